@@ -1,0 +1,40 @@
+"""From configs to objects: the one place where a name becomes a class."""
+
+from __future__ import annotations
+
+from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
+from medld.diffusion.denoise import Denoiser
+from medld.diffusion.noise import Flow
+from medld.nn.autoencoder import SAMPLES, Autoencoder
+from medld.nn.conditions import SCAN_FEATURES, TIME_FEATURES
+from medld.nn.networks import Networks
+from medld.nn.unet import UNet
+
+
+def build_networks(config: ModelConfig) -> Networks:
+    """The networks of a model, freshly initialised, in float32 on the CPU."""
+    autoencoder = None if config.autoencoder is None else _autoencoder(config.autoencoder)
+    denoiser = None
+    if config.denoiser is not None and autoencoder is not None:
+        channels = autoencoder.latent_channels
+        backbone = _unet(config.denoiser, 2 * channels + 1, channels, SCAN_FEATURES + TIME_FEATURES)
+        denoiser = Denoiser(backbone, Flow(config.kappa))
+    return Networks(
+        one_step=None if config.one_step is None else _unet(config.one_step, 1, SAMPLES, SCAN_FEATURES),
+        autoencoder=autoencoder,
+        denoiser=denoiser,
+        profile_map=config.profile_map,
+        fidelity=config.fidelity,
+        modalities=config.modalities,
+        presets={"fidelity": (0.0, 1), "balanced": config.balanced, "detail": config.detail},
+    )
+
+
+def _unet(config: NetworkConfig, inputs: int, outputs: int, features: int) -> UNet:
+    return UNet(inputs, outputs, features, config.channels, config.blocks, config.embedding)
+
+
+def _autoencoder(config: AutoencoderConfig) -> Autoencoder:
+    return Autoencoder(
+        config.latent_channels, config.width, config.encoder_blocks, config.decoder_blocks, config.embedding
+    )

@@ -1,0 +1,166 @@
+"""The schema of every config file, and its strict reader.
+
+A config is frozen, complete by itself and holds no code: defaults live here, a YAML says what differs,
+`build.py` turns names into classes. This module imports no torch, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medld.errors import ConfigError
+
+
+class Schema(BaseModel):
+    """Base of all configs: frozen, no unknown keys, no infinities."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class NetworkConfig(Schema):
+    """A U-Net on the acquired grid (design, section 3)."""
+
+    channels: tuple[int, int, int] = (64, 96, 144)
+    blocks: tuple[int, int, int] = (2, 2, 3)
+    embedding: int = Field(128, ge=8)
+
+
+class AutoencoderConfig(Schema):
+    """The autoencoder of what a scan did not measure."""
+
+    latent_channels: int = Field(2, ge=1, le=8)
+    width: int = Field(48, ge=4)
+    encoder_blocks: int = Field(2, ge=1)
+    decoder_blocks: int = Field(3, ge=1)
+    embedding: int = Field(128, ge=8)
+
+
+class ModelConfig(Schema):
+    """What a model folder holds; a part that is None is not there."""
+
+    profile_map: Literal["inverse", "triangle"] = "inverse"
+    one_step: NetworkConfig | None = NetworkConfig()
+    autoencoder: AutoencoderConfig | None = None
+    denoiser: NetworkConfig | None = None
+    kappa: float = Field(0.5, gt=0)
+    fidelity: Literal["one-step", "latent"] = "one-step"
+    modalities: tuple[Literal["mr", "ct"], ...] = ("mr",)
+    balanced: tuple[float, int] = (0.35, 8)
+    detail: tuple[float, int] = (0.8, 8)
+
+
+class SourceConfig(Schema):
+    """Files of the training folders (shell pattern on the name), their weight and the axes that may be degraded."""
+
+    files: str
+    weight: float = Field(1.0, gt=0)
+    axes: tuple[int, ...] = (0, 1, 2)
+
+
+class DataConfig(Schema):
+    """How training samples are drawn (design, section 5)."""
+
+    folders: tuple[Path, ...] = (Path("../shared/data/train"),)
+    sources: tuple[SourceConfig, ...] = (SourceConfig(files="*"),)
+    in_plane: int = Field(64, ge=16)
+    slices: int = Field(16, ge=4)
+    ratio_low: float = Field(1.25, gt=1)
+    ratio_high: float = Field(8.0, le=8)
+    first_ratio: float = Field(4.0, gt=1)
+    first_share: float = Field(0.1, ge=0, le=1)
+    opening_share: float = Field(0.2, ge=0, le=1)
+    integer_share: float = Field(0.4, ge=0, le=1)
+    noise_share: float = Field(0.35, ge=0, le=1)
+    noise_high: float = Field(0.04, ge=0)
+    soft_share: float = Field(0.25, ge=0, le=1)
+    zoom_out_share: float = Field(0.45, ge=0, le=1)
+    degrade: Literal["random", "gaussian"] = "random"
+
+
+class TrainConfig(Schema):
+    """Everything a training run needs."""
+
+    stage: Literal["one-step", "autoencoder", "joint"]
+    run_dir: Path
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    warm_start: tuple[Path, ...] = ()
+    steps: int = Field(2000, ge=1)
+    batch: int = Field(12, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(1e-4, ge=0)
+    warm_up: int = Field(300, ge=0)
+    final_share: float = Field(0.02, ge=0, le=1)
+    clip: float = Field(0.3, gt=0)
+    ema: float = Field(0.998, gt=0, lt=1)
+    kl_weight: float = Field(3e-6, ge=0)
+    latent_weight: float = Field(0.05, ge=0)
+    image_loss_at: Literal["all", "one"] = "all"
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    device: str = "auto"
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    log_every: int = Field(50, ge=1)
+    validation: tuple[Path, ...] = ()
+    compile: bool = False
+
+
+T = TypeVar("T", bound=Schema)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys in silence; a config that says a thing twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise ConfigError(f"Expected every key once, got {sorted(twice)} twice. Remove one of them.")
+        return super().construct_mapping(node, deep)
+
+
+def read_config(path: Path | str, schema: type[T], overrides: Iterable[str] = ()) -> T:
+    """The config in a YAML file, with `key.sub=value` overrides, checked against `schema`.
+
+    Raises:
+        ConfigError: The file cannot be read, is not a mapping, or does not fit the schema; the message
+            names file, key and the keys that are known.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"Expected a YAML file at {path}, got: {error}. Check the path and the syntax.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"Expected keys and values in {path}, got {type(content).__name__}.")
+    for override in overrides:
+        _set(content, override)
+    return parse_config(content, schema, origin=str(path))
+
+
+def parse_config(content: dict[str, Any], schema: type[T], *, origin: str) -> T:
+    """`content` checked against `schema`; `origin` names it in messages. Raises: ConfigError."""
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        known = ", ".join(schema.model_fields)
+        raise ConfigError(f"{origin} does not fit {schema.__name__}: {'; '.join(lines)}. Known keys: {known}.") from error
+
+
+def _set(content: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"Expected --set key=value, got '{override}'.")
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"Expected '{parent}' of '{key}' to hold keys, it holds a value.")
+    content[last] = yaml.safe_load(value)

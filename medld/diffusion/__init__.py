@@ -1,0 +1,1 @@
+"""Conditional diffusion in three ideas, three files: noise, denoise, sample."""

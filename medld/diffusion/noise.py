@@ -1,0 +1,40 @@
+"""The forward process: a straight path from the wanted latent to the scan's own latent plus noise.
+
+    z_t = (1 - t) z + t (z_lr + kappa eps)      t = 0 clean, t = 1 what the scan gives
+
+Without the drift t z_lr this is a Gaussian diffusion w_t = alpha_t z + sigma_t eps with
+alpha_t = 1 - t and sigma_t = kappa t, so every sampler for those serves here. Latents are standardised.
+
+Source: reference design, section 2; flow matching from a degraded start as in Ohayon et al.,
+"Posterior-Mean Rectified Flow" (2410.00418).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The process and its one constant: `kappa`, the noise at t = 1 in standardised latents."""
+
+    kappa: float = 0.5
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Weight of the clean latent."""
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Deviation of the noise."""
+        return self.kappa * t
+
+    def diffuse(self, latent: Tensor, low_res_latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """z_t of latents (B, C, I, J, K) at times t (B,)."""
+        t = t[:, None, None, None, None]
+        return self.alpha(t) * latent + t * low_res_latent + self.sigma(t) * noise
+
+    def start(self, low_res_latent: Tensor, noise: Tensor) -> Tensor:
+        """z_1, where sampling begins."""
+        return low_res_latent + self.kappa * noise

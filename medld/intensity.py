@@ -1,0 +1,90 @@
+"""Scanner units to network units and back, and the noise of a scan.
+
+Networks see a scan divided by the 99.9th percentile of its non-zero voxels, so that tissue lies in
+about [0, 1] whatever the scanner's gain. Nothing is clipped and the map is affine, so it is undone
+exactly. CT keeps its zero elsewhere: Hounsfield units are shifted so that air is near 0.
+
+The noise estimate rests on flat tissue: high-pass filtered windows inside the head, and among them
+the quietest tenth. Edges everywhere, or air that was set to zero, would otherwise pass for noise
+or hide it. Source: reference design, section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+CT_AIR = -1024.0
+CT_RANGE = 2048.0
+
+TISSUE = 0.05
+"""Share of the 99.9th percentile above which a voxel counts as tissue."""
+
+HIGH_PASS = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / np.sqrt(70.0)
+"""Fourth difference of unit norm: white noise passes with its deviation unchanged, parabolas do not."""
+
+WINDOW = 9
+QUIETEST = 0.10
+MAD_TO_DEVIATION = 1.4826
+QUIETEST_OF_WHITE_NOISE = 0.727
+"""The tenth percentile of such windows' deviations on white noise of deviation one."""
+
+TEXTURE = 0.006
+"""What noise-free anatomy leaves in the quietest windows; subtracted in quadrature."""
+
+
+@dataclass(frozen=True)
+class IntensityMap:
+    """network = (scanner - offset) / scale."""
+
+    scale: float
+    offset: float = 0.0
+
+    def forward(self, array: Any) -> Any:
+        """Scanner units to network units."""
+        return (array - self.offset) / self.scale
+
+    def inverse(self, array: Any) -> Any:
+        """Network units to scanner units."""
+        return array * self.scale + self.offset
+
+
+def intensity_map(array: NDArray[np.float32], modality: str) -> IntensityMap:
+    """The map for a scan; MRI is scaled by the 99.9th percentile of the magnitude of its non-zero voxels."""
+    if modality == "ct":
+        return IntensityMap(CT_RANGE, CT_AIR)
+    tissue = np.abs(array[array != 0])
+    scale = float(np.percentile(tissue, 99.9)) if tissue.size else 1.0
+    return IntensityMap(scale if scale > 0 else 1.0)
+
+
+def estimate_noise(scan: Tensor, texture: float = TEXTURE) -> Tensor:
+    """Standard deviation of the noise, in network units, of scans (B, 1, I, J, K) with slices along K; shape (B,).
+
+    Zero means that no noise stands out from texture. Windows never cross slices, so the slice profile
+    does not matter. Scans too small or too dark for one window give zero.
+    """
+    slices = scan[:, 0].float().permute(0, 3, 1, 2)
+    batch, count, rows, columns = slices.shape
+    if min(rows, columns) < WINDOW + 4:
+        return scan.new_zeros(batch)
+    flat = slices.reshape(batch * count, 1, rows, columns)
+    taps = flat.new_tensor(HIGH_PASS)
+    high = functional.conv2d(functional.conv2d(flat, taps.view(1, 1, 5, 1)), taps.view(1, 1, 1, 5)).abs()
+    # A window counts when the filter's whole support under it lies in tissue: a minimum over 5 x 5, then over 9 x 9.
+    tissue = -functional.max_pool2d(-(flat > TISSUE).float(), 5, stride=1)
+    windows = functional.unfold(high, WINDOW, stride=WINDOW)
+    inside = functional.unfold(tissue, WINDOW, stride=WINDOW).amin(1)
+    deviation = MAD_TO_DEVIATION * windows.median(1).values
+    deviation = deviation.masked_fill(inside < 0.5, torch.inf).reshape(batch, -1).sort(1).values
+    valid = deviation.isfinite().sum(1)
+    index = (QUIETEST * (valid - 1).clamp(min=0)).long()
+    quietest = deviation.gather(1, index[:, None])[:, 0]
+    quietest = torch.where(valid > 0, quietest, torch.zeros_like(quietest))
+    return ((quietest / QUIETEST_OF_WHITE_NOISE) ** 2 - texture**2).clamp(min=0).sqrt()

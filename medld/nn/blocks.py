@@ -1,0 +1,98 @@
+"""Building blocks: a residual block that is normalised per voxel and steered by an embedding.
+
+Statistics are taken over the channels of one voxel, never over space, so a tile computes what the
+whole volume would. Activations keep the precision they come in and weights follow it: float32
+masters serve bfloat16 activations in training, and are cast once and for all when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+EPSILON = 1e-4
+"""Below it a voxel counts as empty: background stays quiet instead of being scaled up to tissue."""
+
+
+def normalise(x: Tensor) -> Tensor:
+    """`x` (B, C, I, J, K) with mean zero and deviation one over the channels of each voxel.
+
+    Layer norm on the channels-last view: on CPUs it takes a tenth of the time of a root mean square by hand.
+    """
+    channels_last = x.permute(0, 2, 3, 4, 1)
+    return functional.layer_norm(channels_last, (x.shape[1],), eps=EPSILON).permute(0, 4, 1, 2, 3)
+
+
+class Conv(nn.Conv3d):
+    """A convolution whose weights follow the precision of its input; 3x3x3 with zero padding unless said."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int | tuple[int, int, int] = 3, *, zero: bool = False,
+                 stride: tuple[int, int, int] = (1, 1, 1)) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride, padding=1 if kernel == 3 else 0)
+        if zero:
+            nn.init.zeros_(self.weight)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, I, J, K) to (B, outputs, I', J', K')."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return functional.conv3d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
+
+
+class Linear(nn.Linear):
+    """A linear layer whose weights follow the precision of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs) to (B, outputs)."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return functional.linear(x, self.weight.to(x.dtype), bias)
+
+
+class Embedding(nn.Module):
+    """What the network is told about the scan, as one vector."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.inner = Linear(features, width)
+        self.outer = Linear(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, features) to (B, width)."""
+        return functional.silu(self.outer(functional.silu(self.inner(features))))
+
+
+class Block(nn.Module):
+    """x + conv_b(SiLU(conv_a(norm(x)(1+g0)+h0)(1+g)+h)); starts as the identity."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.steer = Linear(embedding, 4 * channels)
+        nn.init.zeros_(self.steer.weight)
+        nn.init.zeros_(self.steer.bias)
+        self.conv_a = Conv(channels, channels)
+        self.conv_b = Conv(channels, channels, zero=True)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C, I, J, K) and (B, E) to (B, C, I, J, K)."""
+        g0, h0, g, h = self.steer(embedding)[:, :, None, None, None].chunk(4, dim=1)
+        inner = self.conv_a(torch.addcmul(h0, normalise(x), 1 + g0))
+        return x + self.conv_b(functional.silu(torch.addcmul(h, inner, 1 + g)))
+
+
+class Up(nn.Module):
+    """1x1x1 convolution and pixel shuffle: the inverse of a convolution with kernel = stride."""
+
+    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = Conv(inputs, outputs * stride[0] * stride[1] * stride[2], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, I, J, K) to (B, outputs, I s0, J s1, K s2)."""
+        si, sj, sk = self.stride
+        batch, _, rows, columns, slices = x.shape
+        x = self.conv(x).reshape(batch, -1, si, sj, sk, rows, columns, slices)
+        x = x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(batch, -1, rows * si, columns * sj, slices * sk)
+        return x.contiguous(memory_format=torch.channels_last_3d)

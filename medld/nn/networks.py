@@ -1,0 +1,45 @@
+"""The trained parts of a model, side by side: what `SuperResolver` is given."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from medld.nn.autoencoder import Autoencoder
+
+PRESETS = {"fidelity": (0.0, 1), "balanced": (0.35, 8), "detail": (0.8, 8)}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """One-step network, autoencoder and denoiser; a part that was not trained is None.
+
+    `presets` gives (realism, steps) of each mode; `fidelity` says which form answers at realism 0.
+    """
+
+    one_step: nn.Module | None = None
+    autoencoder: Autoencoder | None = None
+    denoiser: nn.Module | None = None
+    profile_map: Literal["inverse", "triangle"] = "inverse"
+    fidelity: Literal["one-step", "latent"] = "one-step"
+    modalities: tuple[str, ...] = ("mr",)
+    presets: Mapping[str, tuple[float, int]] = field(default_factory=lambda: dict(PRESETS))
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Networks:
+        """Copies for use: on `device`, weights in `dtype`, channels last, no gradients, no dropout."""
+        parts = {name: _ready(getattr(self, name), device, dtype) for name in ("one_step", "autoencoder", "denoiser")}
+        return replace(self, **parts)  # type: ignore[arg-type]
+
+
+def _ready(module: nn.Module | None, device: torch.device, dtype: torch.dtype) -> nn.Module | None:
+    if module is None:
+        return None
+    module = copy.deepcopy(module).to(device=device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return module

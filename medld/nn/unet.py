@@ -1,0 +1,68 @@
+"""A three-level U-Net on the acquired grid: in-plane detail is kept at full resolution on the first level."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medld.nn.blocks import Block, Conv, Embedding, Up
+
+STRIDES = ((2, 2, 1), (2, 2, 2))
+MULTIPLES = (4, 4, 2)
+RECEPTIVE_RADIUS = (53, 53, 31)
+"""How far, in voxels, an input voxel can reach with blocks (2, 2, 3); halos of tiles must cover it."""
+
+
+class UNet(nn.Module):
+    """Blocks down and up with skips added; the output starts at zero, so an untrained net changes nothing."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        features: int,
+        channels: tuple[int, int, int] = (64, 96, 144),
+        blocks: tuple[int, int, int] = (2, 2, 3),
+        embedding: int = 128,
+    ) -> None:
+        super().__init__()
+        self.embed = Embedding(features, embedding)
+        self.stem = Conv(inputs, channels[0])
+        self.head = Conv(channels[0], outputs, zero=True)
+        self.down = nn.ModuleList(_blocks(c, n, embedding) for c, n in zip(channels, blocks, strict=True))
+        self.up = nn.ModuleList(_blocks(c, n, embedding) for c, n in zip(channels[:2], blocks[:2], strict=True))
+        self.shrink = nn.ModuleList(
+            Conv(channels[i], channels[i + 1], stride, stride=stride) for i, stride in enumerate(STRIDES)
+        )
+        self.grow = nn.ModuleList(Up(channels[i + 1], channels[i], stride) for i, stride in enumerate(STRIDES))
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        """(B, inputs, I, J, K) and (B, features) to (B, outputs, I, J, K), in the precision of `x`."""
+        shape = x.shape[-3:]
+        embedding = self.embed(features.to(x.dtype))
+        x = self.stem(pad_to_multiples(x, MULTIPLES).contiguous(memory_format=torch.channels_last_3d))
+        skips = []
+        for level in range(3):
+            if level:
+                skips.append(x)
+                x = self.shrink[level - 1](x)
+            for block in self.down[level]:  # type: ignore[union-attr]
+                x = block(x, embedding)
+        for level in (1, 0):
+            x = skips.pop() + self.grow[level](x)
+            for block in self.up[level]:  # type: ignore[union-attr]
+                x = block(x, embedding)
+        return self.head(x)[..., : shape[0], : shape[1], : shape[2]]  # type: ignore[no-any-return]
+
+
+def _blocks(channels: int, count: int, embedding: int) -> nn.ModuleList:
+    return nn.ModuleList(Block(channels, embedding) for _ in range(count))
+
+
+def pad_to_multiples(x: Tensor, multiples: tuple[int, int, int]) -> Tensor:
+    """`x` grown at its far ends by replication until every size divides."""
+    missing = [-size % multiple for size, multiple in zip(x.shape[-3:], multiples, strict=True)]
+    if not any(missing):
+        return x
+    return functional.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]), mode="replicate")
