@@ -1,0 +1,272 @@
+"""Run: one volume after the other, the model loaded once; one bad file does not stop the rest.
+
+A volume's output, record and extras are written together or not at all, also when the run is
+interrupted. The same input, settings and seed give the same output bytes, whatever ran before.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from medld import __version__
+from medld.batch.plan import Job, Plan
+from medld.batch.prepare import Prepared, find_memory_limit, prepare_scan
+from medld.batch.settings import BASELINE, DEFAULT_MODEL, EnhanceSettings, Outcome
+from medld.batch.staging import staged
+from medld.checkpoint import Model, list_models, load_model
+from medld.errors import ConfigError, LabelMapError, MedldError, OutputError, RestorationError
+from medld.io import OUTPUT_MARK, Storage, write_volume
+from medld.io.formats import format_of
+from medld.report import (
+    RESEARCH_USE,
+    describe_file,
+    describe_grid,
+    describe_versions,
+    measure_peak_gib,
+    save_preview,
+    write_json,
+)
+from medld.superres import Residual, Restoration, SuperResolver
+from medld.volume import Volume
+
+__all__ = ["Listener", "run_plan"]
+
+logger = logging.getLogger(__name__)
+
+GIB = 2**30
+
+
+class Listener(Protocol):
+    """Who wants to know how the run goes."""
+
+    def started(self, job: Job, prepared: Prepared) -> None:
+        """A scan was read and its restoration begins."""
+
+    def progressed(self, fraction: float) -> None:
+        """The restoration has come this far, 0 to 1."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """An input is through."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all volumes of a run share."""
+
+    settings: EnhanceSettings
+    listener: Listener
+    model: Model | None
+    resolver: SuperResolver
+    limit_gib: float
+    dry_run: bool
+
+
+def run_plan(
+    plan: Plan, settings: EnhanceSettings, listener: Listener, *, dry_run: bool = False
+) -> list[Outcome]:
+    """Restore every input of a plan.
+
+    Args:
+        plan: The inputs and their outputs.
+        settings: The options.
+        listener: Told about each input.
+        dry_run: Do all the checks, restore and write nothing.
+
+    Returns:
+        One outcome per input, those of the plan first.
+
+    Raises:
+        CheckpointError: If the model is missing or damaged.
+        ConfigError: If the device is not there, or the model cannot do what is asked.
+        OutputError: If the report on several inputs cannot be written.
+    """
+    outcomes = list(plan.outcomes)
+    for outcome in outcomes:
+        listener.finished(outcome)
+    if plan.jobs:
+        run = _start(settings, listener, dry_run)
+        for job in plan.jobs:
+            outcomes.append(_do(job, run))
+            listener.finished(outcomes[-1])
+    if plan.report is not None and not dry_run:
+        _write_report(plan.report, outcomes)
+    return outcomes
+
+
+def _start(settings: EnhanceSettings, listener: Listener, dry_run: bool) -> _Run:
+    """Load the model; refuse what this machine or the model cannot do before any volume is read."""
+    if settings.device.startswith("cuda"):
+        index, present = int(settings.device.partition(":")[2] or 0), torch.cuda.device_count()
+        if index >= present:
+            raise ConfigError(
+                f"--device: expected one of this machine's {present} CUDA devices, got {settings.device}"
+            )
+    model = _find_model(settings.model)
+    if settings.uncertainty is not None and model is None:
+        raise ConfigError("--uncertainty needs a model that draws samples; name one with --model")
+    resolver = SuperResolver(model, device=settings.device, threads=settings.threads)
+    return _Run(settings, listener, model, resolver, find_memory_limit(settings), dry_run)
+
+
+def _find_model(name: str) -> Model | None:
+    """The named model; None for the baseline, and for the default while none is shipped."""
+    if name == BASELINE or (name == DEFAULT_MODEL and DEFAULT_MODEL not in list_models()):
+        return None
+    return load_model(name)
+
+
+def _do(job: Job, run: _Run) -> Outcome:
+    """One input from file to file; whatever goes wrong becomes an outcome."""
+    try:
+        return _enhance(job, run)
+    except MedldError as error:
+        return _explain(job, error)
+    except OSError as error:
+        code, reason = "E_NOT_IMAGE", f"cannot be read: {error.strerror}; check its permissions"
+    except (MemoryError, torch.OutOfMemoryError):
+        code, reason = "E_TOO_BIG", "memory ran out; lower --memory, or ask for a coarser --spacing"
+    except Exception as error:  # one bad file must not stop the rest, whatever it does to us
+        # Its message may quote the file: it goes to the person at the terminal, not into a report.
+        code, reason = "E_INTERNAL", f"{type(error).__name__}, a defect of medld; --verbose shows where"
+        logger.debug("the restoration failed", exc_info=True)
+    return Outcome(job.path, "failed", code, reason)
+
+
+def _explain(job: Job, error: MedldError) -> Outcome:
+    """The outcome of an error that has a code."""
+    if isinstance(error, RestorationError | OutputError) or error.code == "E_INTERNAL":
+        return Outcome(job.path, "failed", error.code, str(error))
+    if isinstance(error, LabelMapError) and not job.explicit:
+        return Outcome(job.path, "skipped", error.code, "a label map")
+    return Outcome(job.path, "refused", error.code, str(error))
+
+
+def _enhance(job: Job, run: _Run) -> Outcome:
+    """Read, restore and write one volume."""
+    start = time.perf_counter()
+    prepared = prepare_scan(job.path, run.settings, run.resolver, run.limit_gib)
+    reading = time.perf_counter() - start
+    run.listener.started(job, prepared)
+    if run.dry_run:
+        files = ", ".join(str(target) for target in reversed(job.targets))
+        return Outcome(job.path, "planned", reason=f"would write {files}", output=job.output)
+    restoration = run.resolver.restore(prepared.volume, prepared.request, run.listener.progressed)
+    if job.uncertainty is not None and restoration.spread is None:
+        raise ConfigError(
+            f"--uncertainty: {restoration.method} draws no samples; leave it out, or name another --model"
+        )
+    restoration = replace(restoration, timings={"read": reading, **restoration.timings})
+    storage = prepared.storage.converted_to(format_of(job.output))
+    prepared = replace(prepared, warnings=tuple(dict.fromkeys((*prepared.warnings, *storage.warnings))))
+    try:
+        record = _write(job, run, replace(prepared, storage=storage), restoration, start)
+    except OSError as error:
+        raise OutputError(
+            f"{job.output.parent} cannot be written: {error.strerror}; make room, or name a folder with -o"
+        ) from error
+    return Outcome(job.path, "done", output=job.output, record=record)
+
+
+def _write(job: Job, run: _Run, prepared: Prepared, restoration: Restoration, start: float) -> dict[str, Any]:
+    """Write all files of a job, and return its record; `start` is when the job began."""
+    begin = time.perf_counter()
+    scan, storage = prepared.volume, prepared.storage
+    with staged(job.targets) as where:
+        stored = write_volume(where[job.output], restoration.volume, storage, description=_describe("sr"))
+        # What is reported must be true of the file, so it is measured after rounding.
+        output = restoration.volume.with_array(stored)
+        residual = run.resolver.residual(output, scan, prepared.request, restoration.noise)
+        if job.uncertainty is not None:
+            _write_spread(where[job.uncertainty], restoration.spread, storage)
+        if job.preview is not None:
+            save_preview(where[job.preview], scan, output)
+        now = time.perf_counter()
+        restoration.timings.update(write=now - begin, total=now - start)
+        record = _build_record(job, run, prepared, restoration, residual)
+        record["output"] |= {"sha256": describe_file(where[job.output])["sha256"]}
+        for path in (job.sidecar, job.report):
+            if path is not None:
+                write_json(where[path], record)
+    return record
+
+
+def _write_spread(path: Path, spread: Volume | None, storage: Storage) -> None:
+    """Write the standard deviation over samples, unrounded: it is small beside the scan's values."""
+    assert spread is not None, "checked before anything was written"
+    write_volume(path, spread, storage.as_float32(), description=_describe("sd"))
+
+
+def _build_record(
+    job: Job, run: _Run, prepared: Prepared, restoration: Restoration, residual: Residual
+) -> dict[str, Any]:
+    """The account of one restoration, in the order a reader asks for it."""
+    scan, target, model = prepared.volume, prepared.request.target, run.model
+    return {
+        # By its versions and the name of its output `medld.io` knows a record, and the output, again.
+        "versions": describe_versions(),
+        "use": RESEARCH_USE,
+        "method": restoration.method,
+        "model": {"name": model.name, "sha256": dict(model.sha256)} if model else None,
+        "input": describe_file(job.path) | {"grid": describe_grid(scan.grid)},
+        "output": {
+            "file": job.output.name,
+            "dtype": str(prepared.storage.dtype),
+            "grid": describe_grid(target.grid),
+            "notes": list(target.notes),
+        },
+        "scan": {
+            "modality": scan.modality,
+            "modality_from": scan.provenance.get("modality_from"),
+            "contrast": scan.contrast,
+            "restored_axes": list(target.axes),
+            "slice_thickness_mm": list(prepared.thickness.per_axis),
+            "slice_thickness_from": prepared.thickness.source,
+        },
+        "settings": run.settings.as_record(),
+        "seed": run.settings.seed,
+        "consistency": {
+            "residual_rms": residual.rms,
+            "residual_largest": residual.largest,
+            "noise": restoration.noise,
+            "residual_relative_to_noise": residual.relative_to_noise,
+            "residual_relative_to_range": residual.relative_to_range,
+        },
+        "device": run.resolver.device,
+        "precision": restoration.precision,
+        "timings_s": restoration.timings,
+        "memory_gib": _describe_memory(run, prepared),
+        "warnings": list(dict.fromkeys((*prepared.warnings, *restoration.warnings))),
+    }
+
+
+def _describe_memory(run: _Run, prepared: Prepared) -> dict[str, float | None]:
+    """Peak, estimate and limit in GiB; the process's peak is of the whole run so far."""
+    memory = {"peak": measure_peak_gib(), "estimate": prepared.memory_gib, "limit": run.limit_gib}
+    if run.resolver.device.startswith("cuda"):
+        memory["device_peak"] = torch.cuda.max_memory_allocated(run.resolver.device) / GIB
+    return memory
+
+
+def _write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write one document on all inputs, those included that were not restored."""
+    entries = [
+        {"file": o.path.name, "status": o.status, "code": o.code, "reason": o.reason, "record": o.record}
+        for o in outcomes
+    ]
+    try:
+        with staged([path]) as where:
+            write_json(where[path], {"use": RESEARCH_USE, "versions": describe_versions(), "inputs": entries})
+    except OSError as error:
+        raise OutputError(f"--report: cannot be written: {error.strerror}; name another file") from error
+
+
+def _describe(kind: str) -> str:
+    """What the header of an output says, and by which it is known again."""
+    return f"{OUTPUT_MARK} {__version__} {kind}"

@@ -1,0 +1,163 @@
+"""EnhanceSettings: everything `medld enhance` can be told, checked once; Outcome: what became of an input.
+
+Settings hold no path of an input, so that they can be written into the record of every volume.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from medld.errors import ConfigError
+
+__all__ = ["BASELINE", "CHOICES", "DEFAULT_MODEL", "EnhanceSettings", "Outcome"]
+
+DEFAULT_MODEL = "mri"
+BASELINE = "baseline"
+"""As a model's name: no model, but the baseline B (spline and gated projection)."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "modality": ("auto", "mr", "ct"),
+    "consistency": ("auto", "exact", "gated", "off"),
+    "slice_profile": ("gaussian", "box", "slr"),
+    "mode": ("fidelity", "balanced", "detail"),
+}
+"""Options with named choices; the first is the default."""
+
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+NOT_SETTINGS = ("output", "report", "preview", "uncertainty", "overwrite")
+"""Where files go says nothing about what is in them, and a path may hold a name."""
+
+
+@dataclass(frozen=True)
+class EnhanceSettings:
+    """Options of one `medld enhance`.
+
+    Args:
+        output: Output file for one input file, else a folder; None writes beside each input.
+        modality: "auto", "mr" or "ct".
+        consistency: "auto", "exact", "gated" or "off".
+        spacing: Target spacing in mm, one value or three in the order of the array axes.
+        factor: How many times finer the slice axis is to be; not together with `spacing`.
+        slice_thickness: FWHM of the slice profile (mm); None takes the sidecar's, else the spacing.
+        slice_profile: "gaussian", "box" or "slr".
+        mode: "fidelity", "balanced" or "detail".
+        realism: 0 (the posterior mean) to 1 (a full sample); None takes the mode's.
+        steps: Sampler steps; None takes the mode's.
+        samples: Samples drawn for the uncertainty.
+        uncertainty: File (one input), or suffix behind "desc-sr" (several), of the standard deviation.
+        seed: Of the sampler's noise.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        threads: CPU threads; None leaves the choice to torch.
+        memory_gib: Most memory a restoration may need (GiB); None takes 80 % of the machine's.
+        model: Name of a shipped model, a model folder, or "baseline".
+        report: File that gets a copy of the record (several inputs: one document on all of them).
+        preview: PNG file (one input), or suffix behind "desc-sr" (several), of a before/after picture.
+        overwrite: Replace outputs that exist; an input is never replaced.
+        force: Take label maps for scans.
+
+    Raises:
+        ConfigError: If a value is out of its range or two options contradict one another.
+    """
+
+    output: Path | None = None
+    modality: str = "auto"
+    consistency: str = "auto"
+    spacing: tuple[float, ...] | None = None
+    factor: float | None = None
+    slice_thickness: float | None = None
+    slice_profile: str = "gaussian"
+    mode: str = "fidelity"
+    realism: float | None = None
+    steps: int | None = None
+    samples: int = 1
+    uncertainty: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    memory_gib: float | None = None
+    model: str = DEFAULT_MODEL
+    report: Path | None = None
+    preview: str | None = None
+    overwrite: bool = False
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ConfigError(f"--{_dashed(name)}: expected one of {', '.join(choices)}, got {value}")
+        if not DEVICE.fullmatch(self.device):
+            raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:1, got {self.device}")
+        self._check_numbers()
+        self._check_uncertainty()
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers outside their range."""
+        for name in ("factor", "slice_thickness", "memory_gib"):
+            value = getattr(self, name)
+            if value is not None and not (isfinite(value) and value > 0):
+                raise ConfigError(f"--{_dashed(name)}: expected a positive number, got {value:g}")
+        for name in ("steps", "samples", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name}: expected a whole number of at least 1, got {value}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"--seed: expected a whole number from 0 to 2^63 - 1, got {self.seed}")
+        if self.realism is not None and not 0 <= self.realism <= 1:
+            raise ConfigError(f"--realism: expected a number from 0 to 1, got {self.realism:g}")
+        if self.spacing is not None:
+            if len(self.spacing) not in (1, 3) or not all(isfinite(s) and s > 0 for s in self.spacing):
+                values = " ".join(f"{s:g}" for s in self.spacing)
+                raise ConfigError(f"--spacing: expected one or three positive spacings in mm, got {values}")
+            if self.factor is not None:
+                raise ConfigError("expected --spacing or --factor, got both; leave one of them out")
+
+    def _check_uncertainty(self) -> None:
+        """Refuse a spread over samples that are not drawn, or samples that nobody looks at."""
+        if (self.samples > 1) != (self.uncertainty is not None):
+            raise ConfigError(
+                "--samples N (2 or more) and --uncertainty FILE go together; give both or neither"
+            )
+        deterministic = self.mode == "fidelity" if self.realism is None else self.realism == 0
+        if self.samples > 1 and deterministic:
+            raise ConfigError(
+                "--uncertainty needs samples that differ, and fidelity is the same whatever the seed; "
+                "add --mode balanced or --mode detail"
+            )
+
+    def as_record(self) -> dict[str, Any]:
+        """The settings as plain JSON values, without the paths of outputs."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_SETTINGS}
+        # A model folder's path may hold a user's name; its weights are known by their sha256.
+        return plain | {"model": Path(self.model).name, "spacing": self.spacing and list(self.spacing)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Args:
+        path: The input.
+        status: "done"; "planned" (a dry run); "skipped" (met in a folder, not a scan to restore);
+            "refused" (the input's or the caller's fault); "failed" (ours, or the machine's).
+        code: Reason code, empty when done or planned.
+        reason: One sentence.
+        output: The file that was written or would be.
+        record: Content of the sidecar, None unless done.
+    """
+
+    path: Path
+    status: Literal["done", "planned", "skipped", "refused", "failed"]
+    code: str = ""
+    reason: str = ""
+    output: Path | None = None
+    record: Mapping[str, Any] | None = None
+
+
+def _dashed(name: str) -> str:
+    """The option that sets a field."""
+    return {"memory_gib": "memory"}.get(name, name).replace("_", "-")

@@ -1,0 +1,268 @@
+"""Options: the arguments of every command, and their help."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from medld import __version__
+from medld.batch.settings import BASELINE, CHOICES, DEFAULT_MODEL, EnhanceSettings
+from medld.errors import CODES, ConfigError
+
+__all__ = ["DEFAULTS", "parse"]
+
+DEFAULTS = EnhanceSettings()
+
+DESCRIPTION = """\
+Super-resolution of MRI and CT scans: thick slices become thin ones, coarse voxels fine ones.
+Research use, not for diagnosis."""
+
+EPILOG = """\
+examples:
+  medld enhance scan.nii.gz                          writes scan_desc-sr.nii.gz and its record, .json
+  medld enhance study/ -o restored/                  every scan below a folder
+  medld train config.yaml --dry-run                  what a training would do
+  medld evaluate scans/ --protocol through-plane-4x --out results/
+  medld info                                         version, devices, shipped models
+
+each command has its own --help"""
+
+ENHANCE_EPILOG = """\
+examples:
+  medld enhance scan.nii.gz
+      slices as thin as the pixels are wide, beside the scan: scan_desc-sr.nii.gz, scan_desc-sr.json
+  medld enhance sub-01_T2w.nii.gz -o restored.mha --preview look.png
+      another name and format, and a before/after picture
+  medld enhance scan.nii.gz --spacing 1 --slice-thickness 5 --slice-profile slr
+      1 mm along every coarser axis; the slices are 5 mm thick whatever their distance
+  medld enhance study/ more/scan.nii -o restored/ --report run.json
+      several inputs: a folder of results, one report on all
+  medld enhance scan.nii.gz --mode detail --samples 8 --uncertainty spread.nii.gz
+      a sharp sample, and where samples disagree
+  medld enhance study/ --dry-run
+      all checks, nothing written
+
+reason codes of refusals:
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of one command; `command` names it.
+
+    Raises:
+        ConfigError: If the arguments are wrong.
+        SystemExit: After `--help` and `--version`.
+    """
+    options, unknown = _build_parser().parse_known_args(_join_spacing(arguments))
+    if unknown:
+        raise ConfigError(f"unknown arguments: {' '.join(unknown)}; see medld {options.command} --help")
+    return options
+
+
+def _join_spacing(arguments: Sequence[str]) -> list[str]:
+    """Join the numbers after `--spacing` into one argument.
+
+    argparse would take the inputs that follow them for numbers too, and refuse them.
+    """
+    joined: list[str] = []
+    rest = list(arguments)
+    while rest:
+        joined.append(rest.pop(0))
+        if joined[-1] == "--":
+            return joined + rest
+        if joined[-1] == "--spacing" and rest and _is_number(rest[0]):
+            numbers = []
+            while rest and _is_number(rest[0]):
+                numbers.append(rest.pop(0))
+            joined[-1] += "=" + ",".join(numbers)
+    return joined
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
+
+
+def _spacings(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    return tuple(float(part) for part in text.split(","))
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake costs one line and leaves through `main`."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    """All commands."""
+    parser = _Parser(prog="medld", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"medld {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_enhance(commands)
+    _add_evaluate(commands)
+    _add_train(commands)
+    info = commands.add_parser("info", help="version, devices, shipped models", description=DESCRIPTION)
+    info.set_defaults(command="info")
+    return parser
+
+
+def _add_enhance(commands: Any) -> None:
+    """`medld enhance`; an option that is not given stays away, so that defaults live in one place."""
+    codes = "\n".join(f"  {code:<16} {meaning}" for code, meaning in CODES.items())
+    parser = commands.add_parser(
+        "enhance",
+        help="restore scans",
+        usage="medld enhance INPUT... [-o OUTPUT] [options]",
+        description=DESCRIPTION,
+        epilog=ENHANCE_EPILOG + codes,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(command="enhance")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="files, or folders to search")
+    _add_target_options(parser.add_argument_group("target (default: slices as fine as the pixels)"))
+    _add_scan_options(parser.add_argument_group("the scan"))
+    _add_restoration_options(parser.add_argument_group("restoration"))
+    _add_file_options(parser.add_argument_group("files"))
+    _add_machine_options(parser.add_argument_group("machine"))
+    _add_talk_options(parser)
+
+
+def _add_target_options(group: Any) -> None:
+    """How fine the result is to be."""
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--spacing",
+        metavar="MM [MM MM]",
+        type=_spacings,
+        help="one value for every axis that is coarser, or three in the order of the array axes",
+    )
+    either.add_argument("--factor", metavar="R", type=float, help="times finer: slice axis (isotropic: all)")
+
+
+def _add_scan_options(group: Any) -> None:
+    """What is known about the scan."""
+    group.add_argument(
+        "--modality", choices=CHOICES["modality"], help=f"default {DEFAULTS.modality}: name, sidecar, values"
+    )
+    group.add_argument(
+        "--slice-thickness",
+        metavar="MM",
+        type=float,
+        help="default: the sidecar's SliceThickness, else spacing",
+    )
+    group.add_argument(
+        "--slice-profile", choices=CHOICES["slice_profile"], help=f"default {DEFAULTS.slice_profile}"
+    )
+
+
+def _add_restoration_options(group: Any) -> None:
+    """How it is restored."""
+    group.add_argument(
+        "--mode", choices=CHOICES["mode"], help=f"most faithful to most detailed; default {DEFAULTS.mode}"
+    )
+    group.add_argument("--realism", metavar="L", type=float, help="0 (fidelity) to 1; default: the mode's")
+    group.add_argument("--steps", metavar="K", type=int, help="sampler steps; default: the mode's")
+    group.add_argument("--samples", metavar="N", type=int, help="samples for --uncertainty")
+    group.add_argument("--seed", metavar="N", type=int, help=f"default {DEFAULTS.seed}")
+    group.add_argument(
+        "--consistency",
+        choices=CHOICES["consistency"],
+        help=f"agreement with the scan; default {DEFAULTS.consistency}: as far as its noise allows",
+    )
+    group.add_argument(
+        "--model",
+        metavar="NAME|DIR",
+        help=f"default {DEFAULT_MODEL}; {BASELINE}: no network, a spline made consistent",
+    )
+
+
+def _add_file_options(group: Any) -> None:
+    """What is read and written where."""
+    group.add_argument("-o", "--output", type=Path, help="file, or folder (always so for several inputs)")
+    group.add_argument(
+        "--report", metavar="FILE.json", type=Path, help="copy of the record; of all, for several"
+    )
+    group.add_argument(
+        "--preview", metavar="FILE.png", help="before/after picture (several inputs: a suffix)"
+    )
+    group.add_argument(
+        "--uncertainty", metavar="FILE", help="standard deviation over samples (several inputs: a suffix)"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace outputs; inputs never")
+    group.add_argument("--force", action="store_true", help="take label maps for scans")
+
+
+def _add_machine_options(group: Any) -> None:
+    """What it runs on."""
+    group.add_argument("--device", metavar="auto|cpu|cuda[:i]", help=f"default {DEFAULTS.device}")
+    group.add_argument("--threads", metavar="N", type=int, help="CPU threads; default all")
+    group.add_argument(
+        "--memory",
+        dest="memory_gib",
+        metavar="GIB",
+        type=float,
+        help="most memory; default 80 %% of the machine's",
+    )
+
+
+def _add_talk_options(parser: argparse.ArgumentParser) -> None:
+    """How much is said."""
+    parser.add_argument("--dry-run", action="store_true", default=False, help="check and plan, write nothing")
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument("--quiet", action="store_true", default=False, help="only warnings and refusals")
+    talk.add_argument("--verbose", action="store_true", default=False, help="also timings and tracebacks")
+
+
+def _add_evaluate(commands: Any) -> None:
+    """`medld evaluate`."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="simulate thick slices of fine scans, restore them, compare",
+        epilog="example:\n  medld evaluate scans/ --protocol through-plane-4x --out results/",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(command="evaluate")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="fine scans")
+    parser.add_argument(
+        "--protocol", dest="protocols", metavar="NAME", action="append", required=True, help="may be repeated"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="gets results.json, subjects.csv"
+    )
+    parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped model")
+    parser.add_argument("--mode", choices=CHOICES["mode"], help=f"default {DEFAULTS.mode}")
+    parser.add_argument("--limit", metavar="N", type=int, help="only the first N subjects")
+    parser.add_argument("--device", metavar="auto|cpu|cuda[:i]", help=f"default {DEFAULTS.device}")
+    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads; default all")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+
+
+def _add_train(commands: Any) -> None:
+    """`medld train`."""
+    parser = commands.add_parser(
+        "train",
+        help="train a model as a config says",
+        epilog="example:\n  medld train config.yaml --set steps=2000 --max-minutes 25",
+    )
+    parser.set_defaults(command="train")
+    parser.add_argument("config", metavar="CONFIG.yaml", type=Path)
+    parser.add_argument(
+        "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="may be repeated"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where the run folder's last checkpoint is"
+    )
+    parser.add_argument("--max-minutes", metavar="M", type=float, help="stop in time, with a checkpoint")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config, train nothing")
