@@ -1,0 +1,196 @@
+"""Benchmark: how long a restoration takes, measured against what this machine can compute.
+
+    rate      what a 64-channel 3x3x3 conv3d reaches here, in the precision that the program uses
+    ideal     floating-point operations of the networks' convolutions / rate
+    ratio     whole command after import (read, load, restore, write) / ideal; the bar is 1.5, plus 4 s
+
+Seconds alone say what the machine is, the ratio says what the program is. Two scans of one output size:
+thick slices at 4x, and isotropic 2x, which is three passes over growing grids.
+
+    python pipelines/benchmark.py [--model NAME|DIR] [--device auto|cpu|cuda] [--threads N] [--size VOXELS]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from medld.build import build_networks
+from medld.checkpoint import DEFAULT, list_models, load_model
+from medld.config import ModelConfig
+from medld.geometry import choose_target
+from medld.io import read_volume, write_volume
+from medld.report import measure_peak_gib
+from medld.superres import Request, SuperResolver
+
+SIZE = 192
+"""Voxels along each axis of the output: 192^3 is 7.1 million."""
+COUNTED_SIZE = 48
+"""The same where operations are counted: small, and a multiple of the networks' strides on every grid."""
+SCANS = {"4x": (1.0, 1.0, 4.0), "isotropic 2x": (2.0, 2.0, 2.0)}
+"""Name and spacing (mm); the target is 1 mm."""
+
+BAR_RATIO, BAR_SECONDS = 1.5, 4.0
+RATE_SHAPE = (64, 128, 128, 48)
+"""Channels and voxels of the measured convolution: larger than any cache, like the networks' first level."""
+
+
+@dataclass
+class Clock:
+    """Seconds of named stages."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds of a `with` block."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds of each stage and of the whole, and the scan's voxels."""
+
+    stages: dict[str, float]
+    total: float
+    voxels: int
+
+
+def measure_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a 64-channel 3x3x3 conv3d, channels last: the median of timed calls after untimed ones."""
+    channels, *voxels = RATE_SHAPE
+    last = torch.channels_last_3d
+    x = torch.randn(1, channels, *voxels, device=device, dtype=dtype).contiguous(memory_format=last)
+    w = torch.randn(channels, channels, 3, 3, 3, device=device, dtype=dtype).contiguous(memory_format=last)
+    operations = 2 * 27 * channels**2 * int(np.prod(voxels))
+    calls = []
+    with torch.inference_mode():
+        for _ in range(2 + (20 if device.type == "cuda" else 5)):
+            start = time.perf_counter()
+            torch.nn.functional.conv3d(x, w, padding=1)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            calls.append(time.perf_counter() - start)
+    return operations / median(calls[2:])
+
+
+def write_phantom(path: Path, spacing: tuple[float, float, float], size: int) -> None:
+    """A textured ball in air as a scan of that spacing over a box of `size` mm, int16."""
+    shape = [round(size / s) for s in spacing]
+    i, j, k = np.meshgrid(*(np.linspace(-1.1, 1.1, n) for n in shape), indexing="ij")
+    texture = np.random.default_rng(0).normal(0, 20, shape)
+    array = np.where(i**2 + j**2 + k**2 < 1, 600 + 200 * np.sin(9 * i) * np.cos(7 * j + 5 * k) + texture, 0)
+    nibabel.save(nibabel.Nifti1Image(array.astype(np.int16), np.diag([*spacing, 1.0])), path)
+
+
+def choose_model(name: str | None) -> Callable[[], Any]:
+    """How the model is loaded: by name, the shipped one, or untrained weights, whose time is the same."""
+    if name or DEFAULT in list_models():
+        return lambda: load_model(name or DEFAULT)
+    print("no model is shipped yet: untrained weights of the default one-step network")
+    return lambda: SimpleNamespace(networks=build_networks(ModelConfig()))
+
+
+def run_command(path: Path, load: Callable[[], Any], device: str, threads: int | None) -> Run:
+    """What `medld enhance` does after import, stage by stage; `other` is what no stage claims."""
+    clock, begin = Clock(), time.perf_counter()
+    with clock.stage("read"):
+        scan, storage = read_volume(path)
+    with clock.stage("load model"):
+        resolver = SuperResolver(load(), device=device, threads=threads)
+    request = Request(choose_target(scan.grid, spacing=(1.0, 1.0, 1.0)))
+    restoration = resolver.restore(scan, request)
+    with clock.stage("write"):
+        write_volume(path.with_name("output.nii.gz"), restoration.volume, storage, description="benchmark")
+    total = time.perf_counter() - begin
+    stages = clock.seconds | restoration.timings
+    return Run(stages | {"other": total - sum(stages.values())}, total, scan.array.size)
+
+
+def count_operations(path: Path, load: Callable[[], Any], device: str) -> float:
+    """Floating-point operations of the networks' convolutions per voxel of the scan.
+
+    For a scan that is neither padded nor tiled: what a tile's halo repeats is not the networks' work.
+    """
+    scan, _ = read_volume(path)
+    request = Request(choose_target(scan.grid, spacing=(1.0, 1.0, 1.0)))
+    with FlopCounterMode(display=False) as counter:
+        SuperResolver(load(), device=device).restore(scan, request)
+    counts = counter.get_flop_counts().get("Global", {})
+    operations: int = sum(n for operation, n in counts.items() if "convolution" in str(operation))
+    return operations / scan.array.size
+
+
+def report(name: str, run: Run, per_voxel: float, rate: float) -> None:
+    """One scan's figures."""
+    ideal = per_voxel * run.voxels / rate
+    bar = BAR_RATIO * ideal + BAR_SECONDS
+    print(f"\n{name}: {run.total:.2f} s after import")
+    for stage, seconds in run.stages.items():
+        print(f"  {stage:<12} {seconds:8.2f} s  {100 * seconds / run.total:5.1f} %")
+    tera = per_voxel * run.voxels / 1e12
+    print(f"  operations   {tera:.3f} TFLOP, {per_voxel / 1e6:.2f} MFLOP per acquired voxel")
+    print(f"  ideal        {ideal:.2f} s at the measured rate; total / ideal = {run.total / ideal:.2f}")
+    verdict = "kept" if run.total <= bar else "MISSED"
+    print(f"  bar          {BAR_RATIO:g} x ideal + {BAR_SECONDS:g} s = {bar:.2f} s: {verdict}")
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure a restoration against the machine's conv3d rate.")
+    parser.add_argument("--model", help="name or folder; else the shipped model, else untrained weights")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--size", type=int, default=SIZE, help="voxels along an axis of the output (%(default)s)"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run each scan as a fresh process would, then measure what it is judged against."""
+    options = parse_options()
+    probe = SuperResolver(None, device=options.device, threads=options.threads)
+    device = torch.device(probe.device)
+    load = choose_model(options.model)
+    runs, counts, rates = {}, {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, spacing in SCANS.items():
+            path = Path(folder) / f"{name.replace(' ', '-')}.nii.gz"
+            write_phantom(path, spacing, options.size)
+            runs[name] = run_command(path, load, options.device, options.threads)
+            rates.append(measure_rate(device, getattr(torch, probe.precision)))
+            write_phantom(path, spacing, COUNTED_SIZE)
+            counts[name] = count_operations(path, load, options.device)
+    memory = {"resident": measure_peak_gib()}
+    processor = f"{torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        memory["GPU"] = torch.cuda.max_memory_allocated(device) / 2**30
+        processor = torch.cuda.get_device_name(device)
+    rate = max(rates)  # other work on the machine can only lower it
+    print(f"device {device} ({processor}), {probe.precision}, torch {torch.__version__}")
+    print(f"output {options.size}^3 = {options.size**3 / 1e6:.1f} million voxels, mode fidelity")
+    each = ", ".join(f"{r / 1e12:.3f}" for r in rates)
+    print(f"conv3d rate {rate / 1e12:.3f} TFLOP/s (after each run: {each})")
+    for name, run in runs.items():
+        report(name, run, counts[name], rate)
+    print("\npeak memory  " + ", ".join(f"{kind} {gib:.2f} GiB" for kind, gib in memory.items() if gib))
+
+
+if __name__ == "__main__":
+    main()
