@@ -1,0 +1,201 @@
+"""Draws made real on the device: crop, resample, recolour, image through thick slices, add noise.
+
+All geometry is three matrices per crop, so that it runs as batched products beside the training step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medld.acquisition import Acquisition, AxisAcquisition, ProfileMap, along, damping_for
+from medld.dataset import Fine
+from medld.intensity import estimate_noise
+from medld.nn.autoencoder import fold
+from medld.nn.conditions import Conditions
+from medld.training.draw import CURVE_POINTS, CURVE_TOP, Draw, Item
+
+LOBES = 3
+"""Half-width of the windowed sinc, in samples of the coarser grid."""
+
+FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+NARROWEST = 1.4
+"""A Gaussian this wide (source voxels) may sample the source directly; narrower ones follow a sinc."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A batch: scan `low_res` (B, 1, I, J, k), truth `high_res` (B, 1, I, J, n) and what goes with them.
+
+    `baseline` is B on the padded target grid and `known` the same projected and cropped; `noise` (B, 1, 1, 1, 1) is
+    as estimated from the scan, `to_target` the matrix S from the profile grid. `true_samples` and `known_samples`
+    (B, 8, I, J, k) are truth and B on the profile grid, folded, where a stage with latents asks for them.
+    """
+
+    low_res: Tensor
+    high_res: Tensor
+    baseline: Tensor
+    known: Tensor
+    noise: Tensor
+    damping: Tensor
+    conditions: Conditions
+    to_target: Tensor
+    acquisition: AxisAcquisition
+    true_samples: Tensor | None
+    known_samples: Tensor | None
+
+    @property
+    def operator(self) -> Acquisition:
+        """The acquisition along the last axis."""
+        return Acquisition((None, None, self.acquisition))
+
+
+class Applier:
+    """Holds the volumes on the device and turns draws into samples."""
+
+    def __init__(self, volumes: list[Fine], device: torch.device, in_plane: int, profile_map: ProfileMap,
+                 *, latents: bool) -> None:
+        self.volumes, self.device, self.in_plane = volumes, device, in_plane
+        self.profile_map, self.latents = profile_map, latents
+        self.arrays = [torch.tensor(volume.array).to(device) for volume in volumes]
+
+    def apply(self, draw: Draw) -> Sample:
+        """The sample of a draw, the same on every call."""
+        acquisition = draw.acquisition
+        operator = Acquisition((None, None, acquisition))
+        padded = self._recoloured(self._crops(draw), draw)
+        low_res = self._noisy(operator.apply(padded), draw)
+        noise = estimate_noise(low_res)
+        column = noise[:, None, None, None, None]
+        damping = damping_for(column)
+        baseline = operator.baseline(low_res, damping)
+        high_res = operator.crop(padded)
+        true_samples, known_samples = self._samples(acquisition, high_res, low_res, damping)
+        return Sample(
+            low_res=low_res,
+            high_res=high_res,
+            baseline=baseline,
+            known=operator.crop(operator.project(baseline, low_res, column, damping)),
+            noise=column,
+            damping=damping,
+            conditions=self._conditions(draw, noise),
+            to_target=acquisition.like(f"to_target_{self.profile_map}", low_res),
+            acquisition=acquisition,
+            true_samples=true_samples,
+            known_samples=known_samples,
+        )
+
+    def _samples(
+        self, acquisition: AxisAcquisition, high_res: Tensor, low_res: Tensor, damping: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        if not self.latents:
+            return None, None
+        wide = Acquisition((None, None, acquisition.on_profile_grid()))
+        known = wide.crop(wide.baseline(low_res, damping))
+        return fold(along(acquisition.like("to_profile", high_res), high_res, -1)), fold(known)
+
+    def _crops(self, draw: Draw) -> Tensor:
+        """Resampled crops (B, 1, I, J, n + 2 m) in [0, 1], air beyond the volume."""
+        margin = draw.acquisition.margin
+        sizes = (self.in_plane, self.in_plane, draw.acquisition.fine + 2 * margin)
+        plans = [[_axis_plan(item, axis, sizes[axis]) for axis in range(3)] for item in draw.items]
+        lengths = [max(plan[axis][1].shape[1] for plan in plans) for axis in range(3)]
+        source = torch.zeros((len(plans), *lengths), device=self.device)
+        matrices = [np.zeros((len(plans), sizes[axis], lengths[axis]), np.float32) for axis in range(3)]
+        for b, (item, plan) in enumerate(zip(draw.items, plans, strict=True)):
+            array = self.arrays[item.volume].permute(item.axes)
+            inside = [_overlap(start, matrix.shape[1], array.shape[axis]) for axis, (start, matrix) in enumerate(plan)]
+            source[b][tuple(target for target, _ in inside)] = array[tuple(src for _, src in inside)].float()
+            for axis, (_, matrix) in enumerate(plan):
+                matrices[axis][b, :, : matrix.shape[1]] = matrix
+        rows, columns, slices = (torch.from_numpy(m).to(self.device, non_blocking=True) for m in matrices)
+        batch, _, width, depth = source.shape
+        x = (rows @ source.reshape(batch, -1, width * depth)).reshape(batch, -1, width, depth)
+        x = columns[:, None] @ x
+        x = x @ slices[:, None].transpose(-1, -2)
+        return (x[:, None] / 255).clamp(0, CURVE_TOP)
+
+    def _recoloured(self, crops: Tensor, draw: Draw) -> Tensor:
+        curves = torch.from_numpy(np.stack([item.curve for item in draw.items])).to(self.device)
+        position = crops.flatten(1) * ((CURVE_POINTS - 1) / CURVE_TOP)
+        index = position.long().clamp(max=CURVE_POINTS - 2)
+        low, high = curves.gather(1, index), curves.gather(1, index + 1)
+        return torch.lerp(low, high, position - index).reshape(crops.shape)
+
+    def _noisy(self, scan: Tensor, draw: Draw) -> Tensor:
+        """Gaussian or Rician noise of each item's deviation."""
+        if not any(item.noise for item in draw.items):
+            return scan
+        generator = torch.Generator(self.device).manual_seed(draw.seed)
+        real, imaginary = (torch.randn(scan.shape, generator=generator, device=self.device) for _ in range(2))
+        deviation = scan.new_tensor([item.noise for item in draw.items])[:, None, None, None, None]
+        rician = scan.new_tensor([float(item.rician) for item in draw.items])[:, None, None, None, None]
+        plain = scan + deviation * real
+        return torch.where(rician > 0, torch.hypot(plain, deviation * imaginary), plain)
+
+    def _conditions(self, draw: Draw, noise: Tensor) -> Conditions:
+        count = len(draw.items)
+        acquisition = draw.acquisition
+        ratios = []
+        for item in draw.items:
+            spacing = [self.volumes[item.volume].spacing[a] * z for a, z in zip(item.axes, item.zoom, strict=True)]
+            ratios.append(acquisition.ratio * spacing[2] / np.sqrt(spacing[0] * spacing[1]))
+        soft = [sum(width > 0 for width in item.blur) / 2 for item in draw.items]
+        return Conditions(
+            spacing_ratio=noise.new_tensor(ratios),
+            ratio=noise.new_full((count,), acquisition.ratio),
+            thickness=noise.new_full((count,), acquisition.thickness),
+            noise=noise,
+            soft=noise.new_tensor(soft),
+            contrast=torch.tensor([item.contrast for item in draw.items], device=self.device),
+        )
+
+
+def _axis_plan(item: Item, axis: int, size: int) -> tuple[int, NDArray[np.float64]]:
+    """First source voxel and the matrix (size, source voxels) that resamples one axis of a crop."""
+    zoom = item.zoom[axis]
+    positions = item.centre[axis] + (np.arange(size) - (size - 1) / 2) * zoom
+    blur = item.blur[axis] if axis < 2 else 0.0
+    if blur * zoom >= NARROWEST:
+        start, matrix = _gaussian(positions, blur * zoom)
+    elif blur > 0:
+        reach = 2
+        wide = item.centre[axis] + (np.arange(size + 2 * reach) - (size + 2 * reach - 1) / 2) * zoom
+        start, sharp = _windowed_sinc(wide, zoom)
+        offsets = np.arange(size + 2 * reach) - reach - np.arange(size)[:, None]
+        weights = np.exp(-0.5 * (offsets * FWHM_PER_SIGMA / blur) ** 2)
+        matrix = (weights / weights.sum(1, keepdims=True)) @ sharp
+    else:
+        start, matrix = _windowed_sinc(positions, zoom)
+    return start, matrix[::-1] if item.flips[axis] else matrix
+
+
+def _windowed_sinc(positions: NDArray[np.float64], zoom: float) -> tuple[int, NDArray[np.float64]]:
+    """Lanczos interpolation, low-pass where it zooms out."""
+    scale = max(zoom, 1.0)
+    start, offsets = _offsets(positions, LOBES * scale)
+    d = offsets / scale
+    weights = np.where(np.abs(d) < LOBES, np.sinc(d) * np.sinc(d / LOBES), 0.0)
+    return start, weights / weights.sum(1, keepdims=True)
+
+
+def _gaussian(positions: NDArray[np.float64], fwhm: float) -> tuple[int, NDArray[np.float64]]:
+    start, offsets = _offsets(positions, 1.5 * fwhm)
+    weights = np.exp(-0.5 * (offsets * FWHM_PER_SIGMA / fwhm) ** 2)
+    return start, weights / weights.sum(1, keepdims=True)
+
+
+def _offsets(positions: NDArray[np.float64], reach: float) -> tuple[int, NDArray[np.float64]]:
+    start, stop = int(np.floor(positions[0] - reach)), int(np.ceil(positions[-1] + reach)) + 1
+    return start, np.arange(start, stop) - positions[:, None]
+
+
+def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:
+    """Where a window of the source lies inside it: (in the window, in the source); empty if it does not."""
+    low, high = max(start, 0), min(start + length, size)
+    high = max(low, high)
+    return slice(low - start, high - start), slice(low, high)

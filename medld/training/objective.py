@@ -1,0 +1,44 @@
+"""What training minimises: distance to the truth before and after the projection onto the scan."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medld.nn.autoencoder import unfold
+from medld.training.apply import Sample
+
+EPSILON = 0.03
+BEFORE, AFTER = 0.5, 1.0
+"""A loss after the projection alone would leave free what the projection replaces, and it drifts."""
+
+
+def charbonnier(difference: Tensor) -> Tensor:
+    """sqrt(d^2 + eps^2) - eps, mean per batch item, (B,)."""
+    return ((difference.square() + EPSILON**2).sqrt() - EPSILON).flatten(1).mean(1)
+
+
+def add_profile(sample: Sample, profile: Tensor) -> Tensor:
+    """Baseline plus the networks' answer `profile` (B, 8, I, J, k), on the padded target grid."""
+    fine = unfold(profile.float()) @ sample.to_target.T
+    return sample.baseline + sample.operator.pad(fine)
+
+
+def image_loss(sample: Sample, profile: Tensor) -> Tensor:
+    """Weighted distance to the truth before and after the (gated) projection, (B,)."""
+    operator = sample.operator
+    padded = add_profile(sample, profile)
+    projected = operator.project(padded, sample.low_res, sample.noise, sample.damping)
+    before = charbonnier(operator.crop(padded) - sample.high_res)
+    after = charbonnier(operator.crop(projected) - sample.high_res)
+    return BEFORE * before + AFTER * after
+
+
+@torch.no_grad()
+def gain(sample: Sample, profile: Tensor) -> Tensor:
+    """PSNR of the projected answer over that of the projected baseline, dB over the batch's tissue; a progress figure."""
+    operator = sample.operator
+    tissue = sample.high_res > 0.05
+    restored = operator.project(add_profile(sample, profile), sample.low_res, sample.noise, sample.damping)
+    errors = [((x - sample.high_res).square() * tissue).sum() for x in (sample.known, operator.crop(restored))]
+    return 10 * torch.log10(errors[0] / errors[1])
