@@ -49,7 +49,7 @@ INTEGRATE_BELOW = 1.2
 GATE_WINDOW = 9
 
 
-def profile_weights(offsets: Matrix, fwhm: float, profile: Profile) -> Matrix:
+def profile_weights(offsets: NDArray[Any], fwhm: float, profile: Profile) -> Matrix:
     """Weight of a unit voxel at `offsets` (voxels) from the centre of a slice of that `fwhm` (voxels).
 
     A box is always integrated over the voxel: sampled, its width would jump by whole voxels.
@@ -66,13 +66,13 @@ def profile_weights(offsets: Matrix, fwhm: float, profile: Profile) -> Matrix:
     return np.asarray(_density(offsets[..., None] + inner, fwhm, profile).mean(-1))
 
 
-def _density(offsets: Matrix, fwhm: float, profile: Profile) -> Matrix:
+def _density(offsets: NDArray[Any], fwhm: float, profile: Profile) -> Matrix:
     """Gaussian, or an SLR pulse as a super-Gaussian of order four: flat top, steep flanks."""
     order = 2 if profile == "gaussian" else 4
     return np.asarray(np.exp(-np.log(2) * np.abs(2 * offsets / fwhm) ** order))
 
 
-def spline_matrix(slices: int, positions: Matrix) -> Matrix:
+def spline_matrix(slices: int, positions: NDArray[Any]) -> Matrix:
     """Cubic B-spline through `slices` samples, evaluated at `positions` (slice units), shape (P, slices).
 
     The spline is even about the outer faces (-.5 and slices - .5), so it is level there, and constant beyond.
@@ -208,7 +208,7 @@ class AxisAcquisition:
             "to_target_triangle": lambda: self.profile_to_target("triangle"),
             "to_profile": self.target_to_profile,
         }
-        return matrices[name]()
+        return np.asarray(matrices[name]())
 
     def pseudo_inverse(self, damping: float = SMALLEST_LAMBDA) -> Matrix:
         """A^+, shape (fine + 2 margin, slices); `damping` is lambda in parts of the largest eigenvalue."""
@@ -263,7 +263,7 @@ class Acquisition:
         return array
 
     def pseudo_inverse(self, slices: Any, damping: Any = SMALLEST_LAMBDA) -> Any:
-        """A^+ with the eigenvalues of all axes multiplied before `damping` (a number, or one per batch item) is added."""
+        """A^+; eigenvalues of all axes are multiplied before `damping` (a number, or one per batch item) is added."""
         spectrum = self._through("to_eigen", slices) / self._damped_eigenvalues(slices, damping)
         return self.adjoint(self._through("from_eigen", spectrum))
 
@@ -302,8 +302,8 @@ class Acquisition:
 
     def crop(self, padded: Any) -> Any:
         """The fine array without its margins."""
-        window = tuple(slice(a.margin, -a.margin) if a else slice(None) for a in self.axes)
-        return padded[(..., *window)]
+        window = (..., *(slice(a.margin, -a.margin) if a else slice(None) for a in self.axes))
+        return padded[window]
 
     def pad(self, fine: Any) -> Any:
         """The fine array with margins of zeros: where networks say nothing, their correction is zero."""
@@ -314,7 +314,7 @@ class Acquisition:
 
 
 def damping_for(noise: Any) -> Any:
-    """lambda for scans of that noise (array, network units): wide or box profiles would amplify it thirtyfold at 1e-6."""
+    """lambda for that noise (array, network units); at 1e-6 wide or box profiles would amplify it thirtyfold."""
     return (100.0 * noise * noise).clip(SMALLEST_LAMBDA, None)
 
 

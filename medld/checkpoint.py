@@ -82,13 +82,19 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 def _load_part(module: nn.Module, path: Path, hashes: Mapping[str, str]) -> None:
     if not path.is_file():
-        raise CheckpointError(f"Expected the weights {path.name} in {path.parent}, they are missing. Copy the model again.")
+        raise CheckpointError(
+            f"Expected the weights {path.name} in {path.parent}, they are missing. Copy the model again."
+        )
     if file_sha256(path) != hashes.get(path.name):
-        raise CheckpointError(f"{path.name} in {path.parent} is damaged: its hash differs from {CARD}. Copy the model again.")
+        raise CheckpointError(
+            f"{path.name} in {path.parent} is damaged: its hash differs from {CARD}. Copy the model again."
+        )
     load_weights(module, path)
 
 
-def save_model(folder: Path, config: ModelConfig, states: Mapping[str, Mapping[str, Tensor]], card: Mapping[str, Any]) -> None:
+def save_model(
+    folder: Path, config: ModelConfig, states: Mapping[str, Mapping[str, Tensor]], card: Mapping[str, Any]
+) -> None:
     """Write a model folder; `states` maps parts to state dicts, stored in float16. Files appear whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     hashes = {}

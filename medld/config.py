@@ -151,7 +151,9 @@ def parse_config(content: dict[str, Any], schema: type[T], *, origin: str) -> T:
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         known = ", ".join(schema.model_fields)
-        raise ConfigError(f"{origin} does not fit {schema.__name__}: {'; '.join(lines)}. Known keys: {known}.") from error
+        raise ConfigError(
+            f"{origin} does not fit {schema.__name__}: {'; '.join(lines)}. Known keys: {known}."
+        ) from error
 
 
 def _set(content: dict[str, Any], override: str) -> None:

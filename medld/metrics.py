@@ -167,9 +167,7 @@ class Reference:
                 "E_PIXELS",
             )
         if not np.isfinite(output).all():
-            raise InputError(
-                "Expected an output with finite values, got NaN or Inf. Enhance again.", "E_PIXELS"
-            )
+            raise InputError("Expected an output with finite values, got NaN or Inf. Enhance again.", "E_PIXELS")
 
 
 def power_above(array: Array, frequency: float, axis: int = -1) -> float:

@@ -17,11 +17,12 @@ ALIGN = 4
 
 
 def tiles(rows: int, columns: int, size: int) -> Iterator[tuple[slice, slice]]:
-    """In-plane cores of at most `size` x `size` voxels (rounded down to the alignment) that cover the plane once."""
-    step = max(ALIGN, size // ALIGN * ALIGN)
-    for i in range(0, rows, step):
-        for j in range(0, columns, step):
-            yield slice(i, min(i + step, rows)), slice(j, min(j + step, columns))
+    """In-plane cores of at most `size` x `size` voxels, a multiple of the alignment, that cover the plane once."""
+    assert size >= ALIGN
+    assert size % ALIGN == 0 or size >= max(rows, columns), "tiles must start on the networks' stride"
+    for i in range(0, rows, size):
+        for j in range(0, columns, size):
+            yield slice(i, min(i + size, rows)), slice(j, min(j + size, columns))
 
 
 def apply_tiled(
@@ -30,26 +31,26 @@ def apply_tiled(
     *,
     size: int,
     halo: int,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Tensor:
-    """`function` of `x` (B, C, I, J, K), tile by tile; it must keep the voxel axes and see at most `halo` voxels far.
+    """`function` of `x` (B, C, I, J, K), tile by tile, as float32 (B, C', I, J, K).
 
-    The result is float32 (B, C', I, J, K).
+    It must keep the voxel axes and see at most `halo` voxels far, a multiple of the alignment; `progress` gets
+    the share that each tile adds.
     """
+    assert halo % ALIGN == 0, "tiles must start on the networks' stride"
     rows, columns = x.shape[2], x.shape[3]
-    if max(rows, columns) <= size:
-        return function(x).float()
-    halo = -(-halo // ALIGN) * ALIGN
-    result: Tensor | None = None
     cores = list(tiles(rows, columns, size))
-    for done, (i, j) in enumerate(cores):
+    result: Tensor | None = None
+    for i, j in cores:
         top, left = max(i.start - halo, 0), max(j.start - halo, 0)
         part = function(x[:, :, top : i.stop + halo, left : j.stop + halo])
+        progress(1 / len(cores))
+        if len(cores) == 1:
+            return part.float()
         if result is None:
             result = torch.empty((*part.shape[:2], *x.shape[2:]), device=x.device)
         inner = part[:, :, i.start - top : i.stop - top, j.start - left : j.stop - left]
         result[:, :, i, j] = inner.float()
-        if progress:
-            progress((done + 1) / len(cores))
     assert result is not None, "a plane has at least one tile"
     return result

@@ -44,9 +44,7 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.array.shape != self.grid.shape:
-            raise GridError(
-                f"expected an array of the grid's shape {self.grid.shape}, got {self.array.shape}"
-            )
+            raise GridError(f"expected an array of the grid's shape {self.grid.shape}, got {self.array.shape}")
 
     def with_array(self, array: np.ndarray) -> Volume:
         """The same volume with other values, (I, J, K)."""

@@ -156,9 +156,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--model", help="name or folder; else the shipped model, else untrained weights")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
-    parser.add_argument(
-        "--size", type=int, default=SIZE, help="voxels along an axis of the output (%(default)s)"
-    )
+    parser.add_argument("--size", type=int, default=SIZE, help="voxels along an axis of the output (%(default)s)")
     return parser.parse_args()
 
 

@@ -81,9 +81,7 @@ def read_average() -> Volume:
     """The MNI152 T1 average out of the nilearn package's own files; nilearn itself is not run."""
     package = find_spec("nilearn")
     if package is None or not package.submodule_search_locations:
-        raise SystemExit(
-            "Expected the nilearn package, whose brain average the demo enhances: pip install nilearn"
-        )
+        raise SystemExit("Expected the nilearn package, whose brain average the demo enhances: pip install nilearn")
     return read_volume(Path(package.submodule_search_locations[0]) / AVERAGE)[0]
 
 
@@ -102,9 +100,7 @@ def draw(volumes: Mapping[str, np.ndarray], brightest: float) -> Image.Image:
             plane = np.take(array, voxel, axis)[WINDOWS[cut]].T[::-1]
             grey = (plane.clip(0, brightest) * (255 / brightest)).astype(np.uint8)
             panels.append(
-                Image.fromarray(grey).resize(
-                    (grey.shape[1] * ZOOM, grey.shape[0] * ZOOM), Image.Resampling.BICUBIC
-                )
+                Image.fromarray(grey).resize((grey.shape[1] * ZOOM, grey.shape[0] * ZOOM), Image.Resampling.BICUBIC)
             )
         rows.append(panels)
     width, height = rows[0][0].size

@@ -21,9 +21,7 @@ from medld.io import SUFFIXES, read_header, sidecar_path, split_suffix
 
 __all__ = ["Job", "Plan", "make_plan", "name_output"]
 
-BIDS_NAME = re.compile(
-    r"(?P<entities>sub-[A-Za-z0-9+]+(?:_[A-Za-z]+-[A-Za-z0-9+]+)*)_(?P<suffix>[A-Za-z0-9]+)"
-)
+BIDS_NAME = re.compile(r"(?P<entities>sub-[A-Za-z0-9+]+(?:_[A-Za-z]+-[A-Za-z0-9+]+)*)_(?P<suffix>[A-Za-z0-9]+)")
 DESC_ENTITY = re.compile(r"(?<=_desc-)[A-Za-z0-9+]+")
 MARK = re.compile(r"[A-Za-z0-9_+-]+")
 """What a suffix behind `desc-sr` may be: anything that cannot leave the folder."""

@@ -64,9 +64,7 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare_scan(
-    path: Path, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float
-) -> Prepared:
+def prepare_scan(path: Path, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float) -> Prepared:
     """Read a scan and settle its modality, slice thickness, target and memory.
 
     Args:

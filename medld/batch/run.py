@@ -68,9 +68,7 @@ class _Run:
     dry_run: bool
 
 
-def run_plan(
-    plan: Plan, settings: EnhanceSettings, listener: Listener, *, dry_run: bool = False
-) -> list[Outcome]:
+def run_plan(plan: Plan, settings: EnhanceSettings, listener: Listener, *, dry_run: bool = False) -> list[Outcome]:
     """Restore every input of a plan.
 
     Args:
@@ -105,9 +103,7 @@ def _start(settings: EnhanceSettings, listener: Listener, dry_run: bool) -> _Run
     if settings.device.startswith("cuda"):
         index, present = int(settings.device.partition(":")[2] or 0), torch.cuda.device_count()
         if index >= present:
-            raise ConfigError(
-                f"--device: expected one of this machine's {present} CUDA devices, got {settings.device}"
-            )
+            raise ConfigError(f"--device: expected one of this machine's {present} CUDA devices, got {settings.device}")
     model = _find_model(settings.model)
     if settings.uncertainty is not None and model is None:
         raise ConfigError("--uncertainty needs a model that draws samples; name one with --model")

@@ -119,9 +119,7 @@ class EnhanceSettings:
     def _check_uncertainty(self) -> None:
         """Refuse a spread over samples that are not drawn, or samples that nobody looks at."""
         if (self.samples > 1) != (self.uncertainty is not None):
-            raise ConfigError(
-                "--samples N (2 or more) and --uncertainty FILE go together; give both or neither"
-            )
+            raise ConfigError("--samples N (2 or more) and --uncertainty FILE go together; give both or neither")
         deterministic = self.mode == "fidelity" if self.realism is None else self.realism == 0
         if self.samples > 1 and deterministic:
             raise ConfigError(

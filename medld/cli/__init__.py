@@ -121,9 +121,7 @@ def _info(options: argparse.Namespace) -> int:
     code = 0
     for name in list_models():
         try:
-            print(
-                f"model {name}: " + ", ".join(f"{f} {sha[:12]}" for f, sha in load_model(name).sha256.items())
-            )
+            print(f"model {name}: " + ", ".join(f"{f} {sha[:12]}" for f, sha in load_model(name).sha256.items()))
         except MedldError as error:
             print(f"model {name}: {error.code}: {error}")
             code = 1

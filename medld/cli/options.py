@@ -162,9 +162,7 @@ def _add_scan_options(group: Any) -> None:
         type=float,
         help="default: the sidecar's SliceThickness, else spacing",
     )
-    group.add_argument(
-        "--slice-profile", choices=CHOICES["slice_profile"], help=f"default {DEFAULTS.slice_profile}"
-    )
+    group.add_argument("--slice-profile", choices=CHOICES["slice_profile"], help=f"default {DEFAULTS.slice_profile}")
 
 
 def _add_restoration_options(group: Any) -> None:
@@ -191,12 +189,8 @@ def _add_restoration_options(group: Any) -> None:
 def _add_file_options(group: Any) -> None:
     """What is read and written where."""
     group.add_argument("-o", "--output", type=Path, help="file, or folder (always so for several inputs)")
-    group.add_argument(
-        "--report", metavar="FILE.json", type=Path, help="copy of the record; of all, for several"
-    )
-    group.add_argument(
-        "--preview", metavar="FILE.png", help="before/after picture (several inputs: a suffix)"
-    )
+    group.add_argument("--report", metavar="FILE.json", type=Path, help="copy of the record; of all, for several")
+    group.add_argument("--preview", metavar="FILE.png", help="before/after picture (several inputs: a suffix)")
     group.add_argument(
         "--uncertainty", metavar="FILE", help="standard deviation over samples (several inputs: a suffix)"
     )
@@ -238,9 +232,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--protocol", dest="protocols", metavar="NAME", action="append", required=True, help="may be repeated"
     )
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="gets results.json, subjects.csv"
-    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="gets results.json, subjects.csv")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped model")
     parser.add_argument("--mode", choices=CHOICES["mode"], help=f"default {DEFAULTS.mode}")
     parser.add_argument("--limit", metavar="N", type=int, help="only the first N subjects")
@@ -261,8 +253,6 @@ def _add_train(commands: Any) -> None:
     parser.add_argument(
         "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="may be repeated"
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on where the run folder's last checkpoint is"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on where the run folder's last checkpoint is")
     parser.add_argument("--max-minutes", metavar="M", type=float, help="stop in time, with a checkpoint")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config, train nothing")

@@ -114,9 +114,7 @@ class Terminal:
 
         name = TextColumn("{task.description}", markup=False)  # a file name may hold brackets
         columns = (name, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        self._progress = Progress(
-            *columns, console=Console(stderr=True), transient=True, refresh_per_second=4
-        )
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4)
         self._progress.add_task(job.path.name, total=1.0)
         self._progress.start()
 

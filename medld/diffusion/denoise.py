@@ -26,9 +26,13 @@ class Denoiser(nn.Module):
         self.flow = flow
 
     def forward(self, z_t: Tensor, low_res_latent: Tensor, scan: Tensor, features: Tensor) -> Tensor:
-        """z^ in float32 (B, C, I, J, K); `features` include those of t; the backbone runs in the precision of `scan`."""
+        """z^ in float32 (B, C, I, J, K); `features` include those of t, `scan` sets the backbone's precision."""
+        return low_res_latent.float() + self.residual(z_t, low_res_latent, scan, features).float()
+
+    def residual(self, z_t: Tensor, low_res_latent: Tensor, scan: Tensor, features: Tensor) -> Tensor:
+        """z^ - z_lr, in the precision of `scan`."""
         cond = torch.cat([z_t.to(scan.dtype), low_res_latent.to(scan.dtype), scan], dim=1)
-        return low_res_latent.float() + self.backbone(cond, features).float()  # type: ignore[no-any-return]
+        return self.backbone(cond, features)  # type: ignore[no-any-return]
 
 
 def latent_loss(estimate: Tensor, latent: Tensor) -> Tensor:

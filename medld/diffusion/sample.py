@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -41,5 +40,4 @@ def heun(denoise: Denoise, start: Tensor, steps: int) -> Tensor:
 
 
 def _times(steps: int) -> list[tuple[float, float]]:
-    grid = torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
-    return list(zip(grid[:-1], grid[1:], strict=True))
+    return [((steps - step) / steps, (steps - step - 1) / steps) for step in range(steps)]

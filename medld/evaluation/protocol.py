@@ -65,9 +65,7 @@ def load_protocol(name: str) -> ProtocolConfig:
         return read_config(FOLDER / f"{name}.yaml", ProtocolConfig)
     if name.endswith((".yaml", ".yml")):
         return read_config(Path(name), ProtocolConfig)
-    raise ConfigError(
-        f"Expected a protocol out of {', '.join(list_protocols())}, or a .yaml file, got '{name}'."
-    )
+    raise ConfigError(f"Expected a protocol out of {', '.join(list_protocols())}, or a .yaml file, got '{name}'.")
 
 
 def simulate(truth: Volume, protocol: ProtocolConfig, key: str = "") -> tuple[Volume, Volume]:

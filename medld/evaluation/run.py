@@ -57,9 +57,7 @@ class Enhancers:
     model: SuperResolver | None
     mode: Mode
 
-    def outputs(
-        self, scan: Volume, truth: Volume, protocol: ProtocolConfig
-    ) -> Iterator[tuple[str, str, np.ndarray]]:
+    def outputs(self, scan: Volume, truth: Volume, protocol: ProtocolConfig) -> Iterator[tuple[str, str, np.ndarray]]:
         """Method, what the program says it did, and its values on the truth's grid, one method at a time."""
         yield "cubic", "cubic B-spline", upsample_cubic(scan, truth.grid.shape)
         target = choose_target(scan.grid, spacing=truth.grid.spacing)
@@ -151,9 +149,7 @@ def find_scans(folder: Path, limit: int | None = None) -> list[Path]:
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.lower().endswith(tuple(SUFFIXES)))
     subjects = sorted({subject_of(path) for path in paths})[:limit]
     if not subjects:
-        raise InputError(
-            f"Expected image files ({', '.join(SUFFIXES)}) below {folder}, found none. Check the path."
-        )
+        raise InputError(f"Expected image files ({', '.join(SUFFIXES)}) below {folder}, found none. Check the path.")
     return [path for path in paths if subject_of(path) in subjects]
 
 
@@ -189,17 +185,13 @@ def _compare(
             try:
                 new = _compare_one(path, name, protocol, enhancers)
             except (InputError, GridError, AcquisitionError) as error:
-                skipped.append(
-                    {"protocol": protocol.name, "file": name, "code": error.code, "reason": str(error)}
-                )
+                skipped.append({"protocol": protocol.name, "file": name, "code": error.code, "reason": str(error)})
                 report(f"{protocol.name}  {name}  skipped, {error.code}: {error}")
                 continue
             rows += new
             report(f"{protocol.name}  {name}  " + ", ".join(f"{r.method} {r.psnr:.2f}" for r in new) + " dB")
     if not rows:
-        raise InputError(
-            f"Expected a fine volume below {folder}, all files were skipped: {skipped[0]['reason']}"
-        )
+        raise InputError(f"Expected a fine volume below {folder}, all files were skipped: {skipped[0]['reason']}")
     return rows, skipped
 
 

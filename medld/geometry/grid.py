@@ -151,9 +151,7 @@ class Grid:
 def _check_affine(affine: np.ndarray) -> None:
     """Refuse an affine in which spacing and slices mean nothing."""
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or (affine[3] != (0, 0, 0, 1)).any():
-        raise GridError(
-            "expected a finite (4, 4) affine; the header holds none, repair it or convert the scan again"
-        )
+        raise GridError("expected a finite (4, 4) affine; the header holds none, repair it or convert the scan again")
     columns = affine[:3, :3]
     spacing = np.linalg.norm(columns, axis=0)
     if (spacing < MIN_SPACING).any():

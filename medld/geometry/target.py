@@ -51,9 +51,7 @@ class Target:
     isotropic: bool
 
 
-def choose_target(
-    grid: Grid, *, spacing: Sequence[float] | None = None, factor: float | None = None
-) -> Target:
+def choose_target(grid: Grid, *, spacing: Sequence[float] | None = None, factor: float | None = None) -> Target:
     """Choose the grid that a scan on `grid` is brought to.
 
     Without a wish, an anisotropic scan's slice axis (the coarsest) gets the finest in-plane
@@ -114,23 +112,17 @@ def _wanted_by_default(grid: Grid, isotropic: bool, notes: list[str]) -> list[fl
             )
         finest = max(ISOTROPIC_TARGET, max(wanted) / MAX_RATIO_ISOTROPIC)
         if finest > ISOTROPIC_TARGET:
-            notes.append(
-                f"target {finest:.4g} mm instead of 1 mm: {MAX_RATIO_ISOTROPIC:g} times finer is the most"
-            )
+            notes.append(f"target {finest:.4g} mm instead of 1 mm: {MAX_RATIO_ISOTROPIC:g} times finer is the most")
         return [finest] * 3
     axis, *others = coarsest_first(grid)
     finest = min(wanted[other] for other in others)
     limit = wanted[axis] / MAX_RATIO
     if finest < limit * (1 - HEADER_NOISE):
-        notes.append(
-            f"axis {axis}: {limit:.4g} mm instead of {finest:.4g} mm: {MAX_RATIO:g} times finer is the most"
-        )
+        notes.append(f"axis {axis}: {limit:.4g} mm instead of {finest:.4g} mm: {MAX_RATIO:g} times finer is the most")
     wanted[axis] = max(finest, limit)
     for other in others:
         if wanted[other] >= _ANISOTROPY * finest:
-            notes.append(
-                f"axis {other} stays at {wanted[other]:.4g} mm: --spacing would bring it to {finest:.4g} mm"
-            )
+            notes.append(f"axis {other} stays at {wanted[other]:.4g} mm: --spacing would bring it to {finest:.4g} mm")
     return wanted
 
 
@@ -169,9 +161,7 @@ def _wanted_by_one_spacing(grid: Grid, spacing: float, notes: list[str]) -> list
         if have / spacing >= _MIN_RATIO:
             wanted[axis] = spacing
         elif have / spacing > 1 + UNTOUCHED:
-            notes.append(
-                f"axis {axis} stays at {have:.4g} mm: {spacing:g} mm is less than {MIN_RATIO:g} times finer"
-            )
+            notes.append(f"axis {axis} stays at {have:.4g} mm: {spacing:g} mm is less than {MIN_RATIO:g} times finer")
     if wanted == list(grid.spacing):
         raise InputError(
             f"expected a spacing at least {MIN_RATIO:g} times finer than the scan's {format_mm(wanted)}, "
@@ -188,8 +178,7 @@ def _check_ratios(grid: Grid, wanted: Sequence[float], isotropic: bool) -> None:
     if max(ratios) > limit * (1 + HEADER_NOISE):
         # Rounded up, so that the named spacing is itself accepted.
         finest = [
-            np.ceil(1e4 * have / min(r, limit) - 1e-6) / 1e4
-            for have, r in zip(grid.spacing, ratios, strict=True)
+            np.ceil(1e4 * have / min(r, limit) - 1e-6) / 1e4 for have, r in zip(grid.spacing, ratios, strict=True)
         ]
         named = " ".join(f"{f:g}" for f in finest)
         raise InputError(

@@ -53,9 +53,7 @@ def check_counts(shape: Sequence[int], max_voxels: int) -> tuple[int, int, int]:
         InputError: E_NOT_IMAGE for counts below one, E_TOO_BIG, E_4D or E_TOO_FEW.
     """
     if not shape or min(shape) < 1:
-        raise InputError(
-            f"expected positive voxel counts, got {tuple(shape)}; the header is damaged", "E_NOT_IMAGE"
-        )
+        raise InputError(f"expected positive voxel counts, got {tuple(shape)}; the header is damaged", "E_NOT_IMAGE")
     i, j, k = (*shape, 1, 1)[:3]
     if i * j * k > max_voxels:
         raise InputError(
@@ -100,9 +98,7 @@ def check_values(array: np.ndarray) -> float:
     # Minimum and maximum pass NaN and infinity on, so no mask of the volume's size is needed.
     low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(
-            "expected finite values, got NaN or infinity; set those voxels to a number", "E_PIXELS"
-        )
+        raise InputError("expected finite values, got NaN or infinity; set those voxels to a number", "E_PIXELS")
     if low == high:
         raise InputError(f"expected a scan, got the same value {low:g} in every voxel", "E_PIXELS")
     return low

@@ -43,9 +43,7 @@ def read_header(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> Header:
     try:
         header: Header = _backend(is_nifti).read_header(path, max_voxels)
     except OSError as error:
-        raise InputError(
-            f"the file cannot be read: {error.strerror or 'unknown reason'}", "E_NOT_IMAGE"
-        ) from error
+        raise InputError(f"the file cannot be read: {error.strerror or 'unknown reason'}", "E_NOT_IMAGE") from error
     return header
 
 
@@ -70,19 +68,13 @@ def read_volume(
     """
     header = read_header(path, max_voxels=max_voxels)
     if header.second_pass and not allow_output:
-        raise InputError(
-            "expected an acquired scan, got an output of medld; enhance the original", "E_SECOND_PASS"
-        )
+        raise InputError("expected an acquired scan, got an output of medld; enhance the original", "E_SECOND_PASS")
     if header.named_label and not force:
-        raise LabelMapError(
-            "expected a scan, the name or header says label map; if it is a scan, use --force"
-        )
+        raise LabelMapError("expected a scan, the name or header says label map; if it is a scan, use --force")
     try:
         stored = _backend(header.format.startswith("nifti")).read_stored(header)
     except OSError as error:
-        raise InputError(
-            f"the file cannot be read: {error.strerror or 'unknown reason'}", "E_TRUNC"
-        ) from error
+        raise InputError(f"the file cannot be read: {error.strerror or 'unknown reason'}", "E_TRUNC") from error
     array = _scale(stored, header.slope, header.inter)
     minimum = check_values(array)
     if not force and is_label_map(array):

@@ -61,9 +61,7 @@ def read_header(path: Path, max_voxels: int) -> Header:
     except RuntimeError as error:
         raise InputError("the header is damaged; convert the scan again", "E_NOT_IMAGE") from error
     if reader.GetNumberOfComponents() != 1 or reader.GetPixelIDValue() not in _DTYPES:
-        raise InputError(
-            "expected one real number a voxel, got colours, vectors or complex numbers", "E_NOT_IMAGE"
-        )
+        raise InputError("expected one real number a voxel, got colours, vectors or complex numbers", "E_NOT_IMAGE")
     dtype = np.dtype(_DTYPES[reader.GetPixelIDValue()])
     shape = check_counts(reader.GetSize(), max_voxels)
     n_voxels = int(np.prod(shape, dtype=np.int64))
@@ -175,9 +173,7 @@ def _check_data(path: Path, fields: dict[str, str], end: int, needed: int) -> No
         if Path(name).name != name:
             raise InputError("expected the data file beside its header, got a path or a list", "E_NOT_IMAGE")
         if not data.is_file():
-            raise InputError(
-                "the data file that the header names is missing; copy it beside the header", "E_TRUNC"
-            )
+            raise InputError("the data file that the header names is missing; copy it beside the header", "E_TRUNC")
         available = data.stat().st_size
     if compressed and fields.get("compresseddatasize", "").isdigit():
         check_room(int(fields["compresseddatasize"]), available, compressed=False)

@@ -83,9 +83,7 @@ def read_stored(header: Header) -> np.ndarray:
     return raw.reshape(header.grid.shape, order="F")
 
 
-def write_file(
-    path: Path, volume: Volume, storage: Storage, slabs: Iterator[np.ndarray], description: str
-) -> None:
+def write_file(path: Path, volume: Volume, storage: Storage, slabs: Iterator[np.ndarray], description: str) -> None:
     """Write a header and slabs of stored numbers (I, J, k), in order along the last axis."""
     header = _build_header(volume.grid, storage, description)
     with path.open("wb") as file:
@@ -167,9 +165,7 @@ def _position(
     if int(raw["sform_code"]) <= 0:
         if int(raw["qform_code"]) > 0:
             return unit @ _qform(raw), None
-        warnings.append(
-            "the header states spacings but no position: orientation and left and right are assumed"
-        )
+        warnings.append("the header states spacings but no position: orientation and left and right are assumed")
         return unit @ np.asarray(raw.get_base_affine(), dtype=np.float64), None
     affine = unit @ np.asarray(raw.get_sform(), dtype=np.float64)
     if int(raw["qform_code"]) <= 0:
@@ -217,13 +213,9 @@ def _stored_dtype(raw: Nifti1Header) -> np.dtype[Any]:
     except Exception as error:  # nibabel raises its own error for codes it does not know
         raise InputError("expected one number a voxel, got an unknown data type", "E_NOT_IMAGE") from error
     if dtype.names is not None:
-        raise InputError(
-            "expected one number a voxel, got colours; convert the file to grey values", "E_NOT_IMAGE"
-        )
+        raise InputError("expected one number a voxel, got colours; convert the file to grey values", "E_NOT_IMAGE")
     if f"{dtype.kind}{dtype.itemsize}" not in _DTYPES:
-        raise InputError(
-            f"expected integers or floats of up to 64 bits, got {dtype}; convert the file", "E_NOT_IMAGE"
-        )
+        raise InputError(f"expected integers or floats of up to 64 bits, got {dtype}; convert the file", "E_NOT_IMAGE")
     return dtype
 
 
@@ -250,14 +242,10 @@ def _parse(block: bytes) -> Nifti1Header:
     if size not in (348, 540):
         raise InputError("expected a NIfTI header, got something else (text, another format?)", "E_NOT_IMAGE")
     if len(block) < size:
-        raise InputError(
-            f"expected a header of {size} bytes, got {len(block)}; copy the file again", "E_TRUNC"
-        )
+        raise InputError(f"expected a header of {size} bytes, got {len(block)}; copy the file again", "E_TRUNC")
     magic = block[344:348] if size == 348 else block[4:8]
     if magic[:3] not in (b"n+1", b"n+2"):
-        raise InputError(
-            "expected a single NIfTI file, got Analyze or a header without its data", "E_NOT_IMAGE"
-        )
+        raise InputError("expected a single NIfTI file, got Analyze or a header without its data", "E_NOT_IMAGE")
     if size == 348:
         return Nifti1Header(block[:size], endianness=order, check=False)
     return Nifti2Header(block[:size], endianness=order, check=False)

@@ -39,9 +39,7 @@ def read_prefix(path: Path) -> bytes:
     except DAMAGE as error:
         # A header that came through still says what the file claims to be, and how large.
         if len(block) < SHORT_HEADER_BYTES:
-            raise InputError(
-                "the compressed stream is cut or damaged; copy the file again", "E_TRUNC"
-            ) from error
+            raise InputError("the compressed stream is cut or damaged; copy the file again", "E_TRUNC") from error
     return block
 
 

@@ -12,7 +12,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from medld.nn.blocks import Block, Conv, Embedding
+from medld.nn.blocks import Blocks, Conv, Embedding
 from medld.nn.conditions import GEOMETRY_FEATURES
 
 SAMPLES = 8
@@ -45,23 +45,28 @@ class Stack(nn.Module):
         super().__init__()
         self.embed = Embedding(GEOMETRY_FEATURES, embedding)
         self.stem = Conv(inputs, width)
-        self.blocks = nn.ModuleList(Block(width, embedding) for _ in range(blocks))
+        self.blocks = Blocks(width, blocks, embedding)
         self.head = Conv(width, outputs, zero=zero)
 
     def forward(self, x: Tensor, geometry: Tensor) -> Tensor:
         """(B, inputs, I, J, K) and (B, 32) to (B, outputs, I, J, K), in the precision of `x`."""
         embedding = self.embed(geometry.to(x.dtype))
         x = self.stem(x.contiguous(memory_format=torch.channels_last_3d))
-        for block in self.blocks:
-            x = block(x, embedding)
-        return self.head(x)  # type: ignore[no-any-return]
+        return self.head(self.blocks(x, embedding))  # type: ignore[no-any-return]
 
 
 class Autoencoder(nn.Module):
     """Encoder, decoder and the table that standardises latents at every ratio."""
 
+    latent_mean: Tensor
+    latent_std: Tensor
+
     def __init__(
-        self, latent_channels: int = 2, width: int = 48, encoder_blocks: int = 2, decoder_blocks: int = 3,
+        self,
+        latent_channels: int = 2,
+        width: int = 48,
+        encoder_blocks: int = 2,
+        decoder_blocks: int = 3,
         embedding: int = 128,
     ) -> None:
         super().__init__()
@@ -115,4 +120,3 @@ def unfold(folded: Tensor) -> Tensor:
     """The inverse of `fold`."""
     batch, _, rows, columns, slices = folded.shape
     return folded.permute(0, 2, 3, 4, 1).reshape(batch, 1, rows, columns, slices * SAMPLES)
-

@@ -27,8 +27,15 @@ def normalise(x: Tensor) -> Tensor:
 class Conv(nn.Conv3d):
     """A convolution whose weights follow the precision of its input; 3x3x3 with zero padding unless said."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int | tuple[int, int, int] = 3, *, zero: bool = False,
-                 stride: tuple[int, int, int] = (1, 1, 1)) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int, int] = 3,
+        *,
+        zero: bool = False,
+        stride: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
         super().__init__(inputs, outputs, kernel, stride=stride, padding=1 if kernel == 3 else 0)
         if zero:
             nn.init.zeros_(self.weight)
@@ -79,6 +86,19 @@ class Block(nn.Module):
         g0, h0, g, h = self.steer(embedding)[:, :, None, None, None].chunk(4, dim=1)
         inner = self.conv_a(torch.addcmul(h0, normalise(x), 1 + g0))
         return x + self.conv_b(functional.silu(torch.addcmul(h, inner, 1 + g)))
+
+
+class Blocks(nn.ModuleList):
+    """Several blocks in a row."""
+
+    def __init__(self, channels: int, count: int, embedding: int) -> None:
+        super().__init__(Block(channels, embedding) for _ in range(count))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C, I, J, K) and (B, E) to (B, C, I, J, K)."""
+        for block in self:
+            x = block(x, embedding)
+        return x
 
 
 class Up(nn.Module):

@@ -1,11 +1,11 @@
 """What every network is told about a scan, as numbers.
 
-    a      slice spacing / in-plane spacing (geometric mean of the two)
-    r      target ratio n / k
-    tau    slice thickness / slice spacing
-    sigma  the scan's noise as `intensity.estimate_noise` returns it, in training as in use
-    soft   share of the in-plane axes that are blurred by about a voxel, as in the passes of an
-           isotropic restoration
+a      slice spacing / in-plane spacing (geometric mean of the two)
+r      target ratio n / k
+tau    slice thickness / slice spacing
+sigma  the scan's noise as `intensity.estimate_noise` returns it, in training as in use
+soft   share of the in-plane axes that are blurred by about a voxel, as in the passes of an
+       isotropic restoration
 """
 
 from __future__ import annotations

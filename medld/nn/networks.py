@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from medld.diffusion.denoise import Denoiser
 from medld.nn.autoencoder import Autoencoder
 
 PRESETS = {"fidelity": (0.0, 1), "balanced": (0.35, 8), "detail": (0.8, 8)}
@@ -24,7 +25,7 @@ class Networks:
 
     one_step: nn.Module | None = None
     autoencoder: Autoencoder | None = None
-    denoiser: nn.Module | None = None
+    denoiser: Denoiser | None = None
     profile_map: Literal["inverse", "triangle"] = "inverse"
     fidelity: Literal["one-step", "latent"] = "one-step"
     modalities: tuple[str, ...] = ("mr",)
@@ -39,7 +40,8 @@ class Networks:
 def _ready(module: nn.Module | None, device: torch.device, dtype: torch.dtype) -> nn.Module | None:
     if module is None:
         return None
-    module = copy.deepcopy(module).to(device=device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
+    module = copy.deepcopy(module).to(device).eval().requires_grad_(False)
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(dtype)
+        layout = torch.channels_last_3d if parameter.ndim == 5 else torch.contiguous_format
+        parameter.data = parameter.data.to(dtype).contiguous(memory_format=layout)
     return module

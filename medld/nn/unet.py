@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medld.nn.blocks import Block, Conv, Embedding, Up
+from medld.nn.blocks import Blocks, Conv, Embedding, Up
 
 STRIDES = ((2, 2, 1), (2, 2, 2))
 MULTIPLES = (4, 4, 2)
@@ -30,8 +30,8 @@ class UNet(nn.Module):
         self.embed = Embedding(features, embedding)
         self.stem = Conv(inputs, channels[0])
         self.head = Conv(channels[0], outputs, zero=True)
-        self.down = nn.ModuleList(_blocks(c, n, embedding) for c, n in zip(channels, blocks, strict=True))
-        self.up = nn.ModuleList(_blocks(c, n, embedding) for c, n in zip(channels[:2], blocks[:2], strict=True))
+        self.down = nn.ModuleList(Blocks(c, n, embedding) for c, n in zip(channels, blocks, strict=True))
+        self.up = nn.ModuleList(Blocks(c, n, embedding) for c, n in zip(channels[:2], blocks[:2], strict=True))
         self.shrink = nn.ModuleList(
             Conv(channels[i], channels[i + 1], stride, stride=stride) for i, stride in enumerate(STRIDES)
         )
@@ -47,17 +47,11 @@ class UNet(nn.Module):
             if level:
                 skips.append(x)
                 x = self.shrink[level - 1](x)
-            for block in self.down[level]:  # type: ignore[union-attr]
-                x = block(x, embedding)
+            x = self.down[level](x, embedding)
         for level in (1, 0):
             x = skips.pop() + self.grow[level](x)
-            for block in self.up[level]:  # type: ignore[union-attr]
-                x = block(x, embedding)
+            x = self.up[level](x, embedding)
         return self.head(x)[..., : shape[0], : shape[1], : shape[2]]  # type: ignore[no-any-return]
-
-
-def _blocks(channels: int, count: int, embedding: int) -> nn.ModuleList:
-    return nn.ModuleList(Block(channels, embedding) for _ in range(count))
 
 
 def pad_to_multiples(x: Tensor, multiples: tuple[int, int, int]) -> Tensor:

@@ -6,6 +6,7 @@ All geometry is three matrices per crop, so that it runs as batched products bes
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,8 +58,15 @@ class Sample:
 class Applier:
     """Holds the volumes on the device and turns draws into samples."""
 
-    def __init__(self, volumes: list[Fine], device: torch.device, in_plane: int, profile_map: ProfileMap,
-                 *, latents: bool) -> None:
+    def __init__(
+        self,
+        volumes: list[Fine],
+        device: torch.device,
+        in_plane: int,
+        profile_map: ProfileMap,
+        *,
+        latents: bool,
+    ) -> None:
         self.volumes, self.device, self.in_plane = volumes, device, in_plane
         self.profile_map, self.latents = profile_map, latents
         self.arrays = [torch.tensor(volume.array).to(device) for volume in volumes]
@@ -174,7 +182,7 @@ def _axis_plan(item: Item, axis: int, size: int) -> tuple[int, NDArray[np.float6
     return start, matrix[::-1] if item.flips[axis] else matrix
 
 
-def _windowed_sinc(positions: NDArray[np.float64], zoom: float) -> tuple[int, NDArray[np.float64]]:
+def _windowed_sinc(positions: NDArray[Any], zoom: float) -> tuple[int, NDArray[np.float64]]:
     """Lanczos interpolation, low-pass where it zooms out."""
     scale = max(zoom, 1.0)
     start, offsets = _offsets(positions, LOBES * scale)
@@ -183,13 +191,13 @@ def _windowed_sinc(positions: NDArray[np.float64], zoom: float) -> tuple[int, ND
     return start, weights / weights.sum(1, keepdims=True)
 
 
-def _gaussian(positions: NDArray[np.float64], fwhm: float) -> tuple[int, NDArray[np.float64]]:
+def _gaussian(positions: NDArray[Any], fwhm: float) -> tuple[int, NDArray[np.float64]]:
     start, offsets = _offsets(positions, 1.5 * fwhm)
     weights = np.exp(-0.5 * (offsets * FWHM_PER_SIGMA / fwhm) ** 2)
     return start, weights / weights.sum(1, keepdims=True)
 
 
-def _offsets(positions: NDArray[np.float64], reach: float) -> tuple[int, NDArray[np.float64]]:
+def _offsets(positions: NDArray[Any], reach: float) -> tuple[int, NDArray[np.float64]]:
     start, stop = int(np.floor(positions[0] - reach)), int(np.ceil(positions[-1] + reach)) + 1
     return start, np.arange(start, stop) - positions[:, None]
 

@@ -77,8 +77,12 @@ class Drawer:
     def _acquisition(self, rng: np.random.Generator, progress: float, fixed: float | None) -> AxisAcquisition:
         """One ratio first, then a range that opens on a logarithmic scale; thickness and profile open with it."""
         config, slices = self.config, self.config.slices
-        opened = 1.0 if fixed else float(np.clip((progress - config.first_share) / max(config.opening_share, 1e-9), 0, 1))
-        low, high = (config.first_ratio * (end / config.first_ratio) ** opened for end in (config.ratio_low, config.ratio_high))
+        opened = (
+            1.0 if fixed else float(np.clip((progress - config.first_share) / max(config.opening_share, 1e-9), 0, 1))
+        )
+        low, high = (
+            config.first_ratio * (end / config.first_ratio) ** opened for end in (config.ratio_low, config.ratio_high)
+        )
         whole = [r for r in (2, 3, 4, 5, 6) if low <= r <= high]
         if fixed is not None:
             ratio = fixed
@@ -112,7 +116,15 @@ class Drawer:
         noise = float(rng.uniform(0, self.config.noise_high)) if noisy else 0.0
         flips = tuple(bool(flip) for flip in rng.random(3) < 0.5)
         return Item(
-            index, axes, (flips[0], flips[1], flips[2]), zoom, centre, blur, curve, contrast, noise,
+            index,
+            axes,
+            (flips[0], flips[1], flips[2]),
+            zoom,
+            centre,
+            blur,
+            curve,
+            contrast,
+            noise,
             bool(rng.random() < 0.5),
         )
 
@@ -128,7 +140,11 @@ class Drawer:
         return (float(widths[0]), 0.0), (float(zooms[0]), 1.0)
 
     def _centre(
-        self, rng: np.random.Generator, index: int, axes: tuple[int, int, int], zoom: tuple[float, float, float],
+        self,
+        rng: np.random.Generator,
+        index: int,
+        axes: tuple[int, int, int],
+        zoom: tuple[float, float, float],
         size: tuple[int, int, int],
     ) -> tuple[float, float, float]:
         """A place with enough tissue, or the best of a few; on whole voxels where nothing is resampled."""

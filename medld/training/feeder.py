@@ -68,7 +68,7 @@ class Feeder:
                     # Kernels must have run before the host buffers they read from go away.
                     made.synchronize()
                     ready.put((sample, made))
-        except BaseException as error:  # noqa: BLE001 - handed to the loop, which raises it
+        except BaseException as error:  # handed to the loop, which raises it
             ready.put(error)
 
 

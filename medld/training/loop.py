@@ -86,7 +86,10 @@ class Run:
         self.average = AveragedModel(modules, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         trained = [p for p in modules.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
-            trained, config.learning_rate, config.betas, weight_decay=config.weight_decay,
+            trained,
+            config.learning_rate,
+            config.betas,
+            weight_decay=config.weight_decay,
             fused=self.device.type == "cuda",
         )
         if config.compile:
@@ -96,7 +99,13 @@ class Run:
         sources = [Source(s.files, s.weight, s.axes) for s in config.data.sources]
         self.volumes = load(config.data.folders, sources)
         self.drawer = Drawer(self.volumes, config.data, config.batch)
-        self.applier = Applier(self.volumes, self.device, config.data.in_plane, config.model.profile_map, latents=self.stage.latents)
+        self.applier = Applier(
+            self.volumes,
+            self.device,
+            config.data.in_plane,
+            config.model.profile_map,
+            latents=self.stage.latents,
+        )
         report(f"{len(self.volumes)} volumes, {sum(p.numel() for p in trained):,} parameters, {self.device}")
 
     def go(self, *, resume: bool = False, seconds: float | None = None, until: int | None = None) -> None:
@@ -140,7 +149,9 @@ class Run:
         row = {"step": step, **mean, "steps_per_second": len(log) / seconds, "data_share": waited / seconds}
         with (self.config.run_dir / "log.jsonl").open("a") as stream:
             stream.write(json.dumps(row) + "\n")
-        self.report(f"step {step}/{self.config.steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step"))
+        self.report(
+            f"step {step}/{self.config.steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
+        )
 
     def _finish(self, step: int) -> None:
         """Averaged weights, validated and written as a model folder."""
@@ -155,10 +166,17 @@ class Run:
         card = {
             "name": self.config.run_dir.name,
             "training": {
-                "stage": self.config.stage, "steps": step, "of": self.config.steps, "device": _device_name(self.device),
+                "stage": self.config.stage,
+                "steps": step,
+                "of": self.config.steps,
+                "device": _device_name(self.device),
                 "volumes": [volume.name for volume in self.volumes],
             },
-            "versions": {"medld": medld.__version__, "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {
+                "medld": medld.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
         }
         save_model(self.config.run_dir / "model", self.config.model, states, card)
         self._validate(average)
@@ -168,7 +186,10 @@ class Run:
             return
         networks = build_networks(self.config.model)
         for name in PARTS:
-            module, source = getattr(networks, name), average[name] if name in average else getattr(self.networks, name)
+            module, source = (
+                getattr(networks, name),
+                average[name] if name in average else getattr(self.networks, name),
+            )
             if module is not None and source is not None:
                 module.load_state_dict(source.state_dict())
         volumes: list[Fine] = load(self.config.validation)
@@ -202,7 +223,9 @@ def schedule(step: int, config: TrainConfig) -> float:
 
 def _warm_start(networks: Networks, folders: tuple[Path, ...]) -> None:
     for folder in folders:
-        found = [part for part in PARTS if (folder / f"{part}.safetensors").is_file() and getattr(networks, part) is not None]
+        found = [
+            part for part in PARTS if (folder / f"{part}.safetensors").is_file() and getattr(networks, part) is not None
+        ]
         if not found:
             raise CheckpointError(f"Expected weights for this config in {folder}, found none. Check warm_start.")
         for part in found:

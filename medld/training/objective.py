@@ -21,7 +21,7 @@ def charbonnier(difference: Tensor) -> Tensor:
 def add_profile(sample: Sample, profile: Tensor) -> Tensor:
     """Baseline plus the networks' answer `profile` (B, 8, I, J, k), on the padded target grid."""
     fine = unfold(profile.float()) @ sample.to_target.T
-    return sample.baseline + sample.operator.pad(fine)
+    return sample.baseline + sample.operator.pad(fine)  # type: ignore[no-any-return]
 
 
 def image_loss(sample: Sample, profile: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def image_loss(sample: Sample, profile: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gain(sample: Sample, profile: Tensor) -> Tensor:
-    """PSNR of the projected answer over that of the projected baseline, dB over the batch's tissue; a progress figure."""
+    """PSNR of the projected answer over the projected baseline's, dB over the batch's tissue: a progress figure."""
     operator = sample.operator
     tissue = sample.high_res > 0.05
     restored = operator.project(add_profile(sample, profile), sample.low_res, sample.noise, sample.damping)

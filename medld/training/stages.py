@@ -90,7 +90,9 @@ class AutoencoderStage(Stage):
             latents = []
             for step in range(STATISTICS_BATCHES):
                 sample = applier.apply(drawer.draw(STATISTICS_SEED, step, 1.0, ratio=ratio))
-                posterior = autoencoder.encode(_present(sample.true_samples).to(self.dtype), sample.conditions.geometry())
+                posterior = autoencoder.encode(
+                    _present(sample.true_samples).to(self.dtype), sample.conditions.geometry()
+                )
                 latents.append(posterior.mean.transpose(0, 1).flatten(1))
             values = torch.cat(latents, dim=1)
             autoencoder.latent_mean[knot], autoencoder.latent_std[knot] = values.mean(1), values.std(1)
@@ -101,7 +103,9 @@ class Joint(Stage):
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__(networks, config)
-        assert networks.autoencoder is not None and networks.denoiser is not None, "this stage has latents and a denoiser"
+        assert networks.autoencoder is not None and networks.denoiser is not None, (
+            "this stage has latents and a denoiser"
+        )
         networks.autoencoder.encoder.requires_grad_(False)
         self.modules = nn.ModuleDict({"denoiser": networks.denoiser, "autoencoder": networks.autoencoder})
 

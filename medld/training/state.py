@@ -49,9 +49,7 @@ def load_state(run_dir: Path, modules: nn.Module, average: nn.Module, optimiser:
     named = dict(modules.named_parameters())
     order = [id(p) for group in optimiser.param_groups for p in group["params"]]
     moments = {key: _under(tensors, f"{key}/") for key in MOMENTS}
-    state = {
-        order.index(id(named[name])): {key: moments[key][name] for key in MOMENTS} for name in moments["step"]
-    }
+    state = {order.index(id(named[name])): {key: moments[key][name] for key in MOMENTS} for name in moments["step"]}
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return step
 

@@ -23,7 +23,9 @@ class Trained:
     networks: Networks
 
 
-def validate(networks: Networks, volumes: Sequence[Fine], ratios: Iterable[float], device: str) -> list[dict[str, float | str]]:
+def validate(
+    networks: Networks, volumes: Sequence[Fine], ratios: Iterable[float], device: str
+) -> list[dict[str, float | str]]:
     """Gain over B in foreground dB of each volume and ratio, slices along its last axis."""
     restorers = [SuperResolver(model, device=device) for model in (None, Trained(networks))]
     rows: list[dict[str, float | str]] = []

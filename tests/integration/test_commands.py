@@ -33,9 +33,7 @@ def test_info_names_versions_devices_and_use(capsys: pytest.CaptureFixture[str])
     assert RESEARCH_USE in text
 
 
-def test_evaluate_writes_its_results_and_prints_the_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_writes_its_results_and_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_ball(tmp_path / "fine" / "sub-01_T1w.nii.gz")
     out = tmp_path / "out"
     command = ["evaluate", str(tmp_path / "fine"), "--protocol", "through-plane-4x", "--out", str(out)]

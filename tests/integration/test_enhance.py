@@ -171,9 +171,7 @@ def test_preview_is_a_picture(tmp_path: Path) -> None:
         assert len(np.unique(np.asarray(picture))) > 50
 
 
-def test_a_second_run_skips_outputs_and_refuses_to_replace(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_run_skips_outputs_and_refuses_to_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scan = save(tmp_path / "scan.nii.gz")
     assert run(tmp_path) == 0
     written = (tmp_path / "scan_desc-sr.nii.gz").read_bytes()
@@ -211,9 +209,7 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path: Path, capsys: pytest.Capt
     assert entries["a.nii"]["record"] == record_of(tmp_path / "out" / "a_desc-sr.json")
 
 
-def test_an_unwritable_place_is_a_failure_not_a_refusal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unwritable_place_is_a_failure_not_a_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scan, other = save(tmp_path / "scan.nii"), save(tmp_path / "other.nii")
     (tmp_path / "file").write_text("not a folder")
     assert run(scan, "-o", tmp_path / "file" / "x.nii") == 1

@@ -41,9 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scan(tmp_path: Path) -> Path:
     """A small T2w scan of whole numbers."""
     # Off centre, or symmetry leaves so few distinct values that it counts as a label map.
-    axes = np.meshgrid(
-        np.linspace(-1, 0.9, 16), np.linspace(-0.8, 1, 16), np.linspace(-1, 0.7, 6), indexing="ij"
-    )
+    axes = np.meshgrid(np.linspace(-1, 0.9, 16), np.linspace(-0.8, 1, 16), np.linspace(-1, 0.7, 6), indexing="ij")
     values = np.round(900 * np.exp(-2 * sum(a**2 for a in axes))).astype(np.int16)
     path = tmp_path / "sub-01_T2w.nii.gz"
     nib.save(nib.Nifti1Image(values, np.diag([1.0, 1.0, 3.0, 1.0])), path)

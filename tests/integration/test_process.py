@@ -65,9 +65,7 @@ def test_help_needs_no_heavy_library() -> None:
         "assert main(['enhance', '--help']) == 0\n"
         f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert "usage: medld enhance" in done.stdout
     assert done.stderr.strip() == "[]"
 

@@ -141,9 +141,7 @@ REFUSALS: dict[str, tuple[str, Callable[[Path], Path]]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_refused_by_code_with_nothing_written(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refused_by_code_with_nothing_written(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, make = REFUSALS[kind]
     scan = make(tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*")}

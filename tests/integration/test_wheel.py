@@ -47,9 +47,7 @@ def data_files() -> list[Path]:
     package = ROOT / "medld"
     found = []
     for folder, _, names in os.walk(package, followlinks=True):
-        found += [
-            Path(folder, name).relative_to(package) for name in names if not name.endswith((".py", ".pyc"))
-        ]
+        found += [Path(folder, name).relative_to(package) for name in names if not name.endswith((".py", ".pyc"))]
     return sorted(found)
 
 

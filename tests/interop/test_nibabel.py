@@ -34,9 +34,7 @@ def test_orientation_and_spacing_are_nibabels(seed: int) -> None:
 def test_values_and_affine_are_nibabels(
     dtype: str, kind: type, oblique: Grid, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    image = kind(
-        rng.integers(-100 if dtype[0] != "u" else 0, 100, oblique.shape).astype(dtype), oblique.affine
-    )
+    image = kind(rng.integers(-100 if dtype[0] != "u" else 0, 100, oblique.shape).astype(dtype), oblique.affine)
     image.header.set_slope_inter(0.37, -12.5)
     nib.save(image, tmp_path / "a.nii.gz")
     loaded = nib.load(tmp_path / "a.nii.gz")

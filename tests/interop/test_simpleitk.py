@@ -61,9 +61,7 @@ def test_a_converted_volume_stays_in_place(source: str, goal: str, scan: Volume,
     assert second.grid.is_close(first.grid, POSITION_MM)
 
 
-def test_left_handed_grids_survive_every_format(
-    left_handed: Grid, rng: np.random.Generator, tmp_path: Path
-) -> None:
+def test_left_handed_grids_survive_every_format(left_handed: Grid, rng: np.random.Generator, tmp_path: Path) -> None:
     volume = Volume(rng.integers(0, 900, left_handed.shape).astype(np.float32), left_handed)
     for suffix in SUFFIXES:
         write_volume(tmp_path / f"a{suffix}", volume, Storage(dtype=np.dtype("i2")), description="test")

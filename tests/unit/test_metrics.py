@@ -65,9 +65,7 @@ def test_agrees_with_scikit_image_where_tissue_touches_the_border() -> None:
 def test_agrees_with_scikit_image_on_a_real_scan(data: Path) -> None:
     truth = nibabel.load(data / "val" / "sub-ds002748s07_T1w.nii.gz").get_fdata(dtype=np.float32)
     output = gaussian_filter(truth, [0, 0, 1.0]) + np.random.default_rng(4).normal(0, 5, truth.shape)
-    assert (psnr(truth, output), ssim(truth, output)) == pytest.approx(
-        _skimage(truth, output), abs=SAME_DEFINITION
-    )
+    assert (psnr(truth, output), ssim(truth, output)) == pytest.approx(_skimage(truth, output), abs=SAME_DEFINITION)
 
 
 def test_the_stored_type_does_not_change_the_numbers() -> None:

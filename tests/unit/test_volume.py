@@ -19,9 +19,7 @@ def world_of(volume: Volume, value: float) -> np.ndarray:
 @pytest.fixture
 def numbered(oblique: Grid) -> Volume:
     """Every voxel holds its own number."""
-    return Volume(
-        np.arange(np.prod(oblique.shape)).reshape(oblique.shape), oblique, "mr", "T1w", {"file": "a"}
-    )
+    return Volume(np.arange(np.prod(oblique.shape)).reshape(oblique.shape), oblique, "mr", "T1w", {"file": "a"})
 
 
 @pytest.mark.parametrize("axes", [(1, 2, 0), (2, 1, 0), (0, 1, 2)])

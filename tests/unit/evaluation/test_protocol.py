@@ -22,9 +22,7 @@ from medld.volume import Modality, Volume
 SINGLE = 1e-6
 """Relative rounding of the float32 that a scan is stored in, with room for one more operation."""
 
-OBLIQUE = np.array(
-    [[-0.86, 0.05, 0.0, 70.0], [0.05, 0.858, 0.12, -90.0], [0.007, -0.12, 0.993, -20.0], [0, 0, 0, 1]]
-)
+OBLIQUE = np.array([[-0.86, 0.05, 0.0, 70.0], [0.05, 0.858, 0.12, -90.0], [0.007, -0.12, 0.993, -20.0], [0, 0, 0, 1]])
 
 
 def _volume(array: np.ndarray, modality: Modality = "mr") -> Volume:
@@ -70,9 +68,7 @@ def test_the_protocols_of_the_bars_ship() -> None:
 def test_a_protocol_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\naxes: through-plane\nratio: 2.5\nnoise: 0.02\n")
-    assert load_protocol(str(path)) == ProtocolConfig(
-        name="mine", axes="through-plane", ratio=2.5, noise=0.02
-    )
+    assert load_protocol(str(path)) == ProtocolConfig(name="mine", axes="through-plane", ratio=2.5, noise=0.02)
     assert load_protocol(str(path)).consistency == "auto"
 
 
@@ -149,9 +145,7 @@ def test_what_is_cut_off_does_not_enter() -> None:
     other = array.copy()
     other[..., 40:] = 1e6
     protocol = load_protocol("through-plane-4x")
-    assert np.array_equal(
-        simulate(_volume(array), protocol)[1].array, simulate(_volume(other), protocol)[1].array
-    )
+    assert np.array_equal(simulate(_volume(array), protocol)[1].array, simulate(_volume(other), protocol)[1].array)
 
 
 def test_rows_weigh_tissue_inside_the_truth_alone() -> None:

@@ -70,9 +70,7 @@ def _baseline_by_scipy(slices: np.ndarray, n: int) -> np.ndarray:
     return result[..., margin:-margin]
 
 
-@pytest.mark.parametrize(
-    "name", ["through-plane-2x", "through-plane-3.5x", "through-plane-4x", "through-plane-6x"]
-)
+@pytest.mark.parametrize("name", ["through-plane-2x", "through-plane-3.5x", "through-plane-4x", "through-plane-6x"])
 def test_cubic_and_b_are_those_of_an_independent_scipy_implementation(name: str) -> None:
     truth, scan = simulate(_volume(_head()), load_protocol(name))
     n, k = truth.array.shape[2], scan.array.shape[2]
@@ -84,9 +82,7 @@ def test_cubic_and_b_are_those_of_an_independent_scipy_implementation(name: str)
     assert b.grid.is_close(truth.grid)
     assert np.abs(b.array - _baseline_by_scipy(scan.array, n)).max() < SINGLE_PRECISION * data_range
     reference = Reference(truth.array)
-    assert reference.psnr(b.array) == pytest.approx(
-        reference.psnr(_baseline_by_scipy(scan.array, n)), abs=2e-3
-    )
+    assert reference.psnr(b.array) == pytest.approx(reference.psnr(_baseline_by_scipy(scan.array, n)), abs=2e-3)
 
 
 @pytest.mark.data
@@ -144,9 +140,7 @@ def test_the_record_holds_every_scan_by_every_protocol(folder: Path, tmp_path: P
 
 def test_groups_are_contrasts_and_ct_stands_apart(folder: Path, tmp_path: Path) -> None:
     record = _evaluate(folder, tmp_path / "out")
-    lines = [
-        (s["group"], s["method"], s["scans"]) for s in record["summary"] if s["protocol"] == "isotropic-2x"
-    ]
+    lines = [(s["group"], s["method"], s["scans"]) for s in record["summary"] if s["protocol"] == "isotropic-2x"]
     assert lines == [(g, m, n) for g, n in (("CT", 1), ("T1w", 2), ("T2w", 1)) for m in ("cubic", "B")]
 
 
@@ -210,9 +204,7 @@ def test_a_model_that_adds_nothing_gains_nothing(folder: Path, model: Path, tmp_
 
 
 def test_the_record_names_model_weights_and_settings(folder: Path, model: Path, tmp_path: Path) -> None:
-    evaluate(
-        folder, ["through-plane-3.5x"], tmp_path, model=model, limit=1, mode="detail", device="cpu", threads=1
-    )
+    evaluate(folder, ["through-plane-3.5x"], tmp_path, model=model, limit=1, mode="detail", device="cpu", threads=1)
     record = json.loads((tmp_path / "results.json").read_text())
     assert record["model"] == {"name": "tiny", "sha256": dict(load_model(model).sha256)}
     assert record["settings"] == {"mode": "detail", "limit": 1, "device": "cpu", "threads": 1}

@@ -50,9 +50,7 @@ def test_names_that_do_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4", "f8"])
-def test_whole_numbers_with_at_most_64_distinct_values_are_labels(
-    dtype: str, rng: np.random.Generator
-) -> None:
+def test_whole_numbers_with_at_most_64_distinct_values_are_labels(dtype: str, rng: np.random.Generator) -> None:
     labels = rng.integers(0, MAX_LABELS, (20, 21, 22)).astype(dtype)
     labels.ravel()[:MAX_LABELS] = np.arange(MAX_LABELS)
     assert is_label_map(labels)

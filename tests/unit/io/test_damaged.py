@@ -37,9 +37,7 @@ def save(path: Path, array: np.ndarray | None = None, affine: np.ndarray = AFFIN
     return path
 
 
-def edited(
-    path: Path, array: np.ndarray | None = None, affine: np.ndarray | None = AFFINE, **fields: object
-) -> Path:
+def edited(path: Path, array: np.ndarray | None = None, affine: np.ndarray | None = AFFINE, **fields: object) -> Path:
     """An uncompressed NIfTI file with header fields overwritten afterwards."""
     img = image(array, np.eye(4) if affine is None else affine)
     nib.save(img, path)
@@ -277,9 +275,7 @@ def test_a_damaged_input_is_refused_by_its_code(name: str, tmp_path: Path) -> No
     assert tmp_path.name not in str(caught.value), "a message names no path: it may hold a patient's name"
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, (code, _) in (NIFTI | ITK).items() if code == "E_TOO_BIG" or "claim" in n]
-)
+@pytest.mark.parametrize("name", [n for n, (code, _) in (NIFTI | ITK).items() if code == "E_TOO_BIG" or "claim" in n])
 def test_nothing_is_allocated_for_what_a_header_only_claims(name: str, tmp_path: Path) -> None:
     path = (NIFTI | ITK)[name][1](tmp_path)
     tracemalloc.start()
@@ -319,9 +315,7 @@ def test_force_never_takes_our_own_output(name: str, tmp_path: Path) -> None:
 
 def test_a_record_saved_beside_the_scan_does_not_make_it_our_output(tmp_path: Path) -> None:
     path = save(tmp_path / "scan.nii.gz")
-    (tmp_path / "scan.json").write_text(
-        '{"versions": {"medld": "0.1.0"}, "output": {"file": "scan_desc-sr.nii.gz"}}'
-    )
+    (tmp_path / "scan.json").write_text('{"versions": {"medld": "0.1.0"}, "output": {"file": "scan_desc-sr.nii.gz"}}')
     assert not read_header(path).second_pass
 
 

@@ -51,9 +51,7 @@ def test_slope_and_intercept_are_kept_and_rounding_is_seen(scan: Volume, tmp_pat
 def test_values_are_clipped_to_what_the_type_holds(dtype: str, scan: Volume, tmp_path: Path) -> None:
     values = scan.array.copy()
     values[0, 0, 0], values[1, 0, 0] = -1e12, 1e12
-    seen = write_volume(
-        tmp_path / "a.nii", scan.with_array(values), Storage(dtype=np.dtype(dtype)), description="t"
-    )
+    seen = write_volume(tmp_path / "a.nii", scan.with_array(values), Storage(dtype=np.dtype(dtype)), description="t")
     info = np.iinfo(dtype)
     assert (seen[0, 0, 0], seen[1, 0, 0]) == (np.float32(info.min), np.float32(info.max))
 
@@ -95,9 +93,7 @@ def test_a_qform_that_differs_moves_as_the_affine_does(scan: Volume, tmp_path: P
     write_volume(tmp_path / "b.nii", Volume(np.repeat(volume.array, 4, 2), fine), storage, description="test")
     header = nib.load(tmp_path / "b.nii").header
     assert np.allclose(header.get_sform(), fine.affine, atol=AFFINE_MM)
-    assert np.allclose(
-        header.get_qform(), Grid(volume.grid.shape, other).with_shape(fine.shape).affine, atol=AFFINE_MM
-    )
+    assert np.allclose(header.get_qform(), Grid(volume.grid.shape, other).with_shape(fine.shape).affine, atol=AFFINE_MM)
 
 
 def test_a_header_without_position_stays_so_around_the_same_centre(scan: Volume, tmp_path: Path) -> None:
@@ -121,9 +117,7 @@ def test_the_same_volume_gives_the_same_bytes_and_no_time_stamp(scan: Volume, tm
     gzip.decompress(content)
 
 
-def test_nothing_of_the_input_header_that_could_name_a_patient_is_carried_over(
-    scan: Volume, tmp_path: Path
-) -> None:
+def test_nothing_of_the_input_header_that_could_name_a_patient_is_carried_over(scan: Volume, tmp_path: Path) -> None:
     image = nib.Nifti1Image(scan.array.astype("i2"), scan.grid.affine)
     for field, size in (("descrip", 80), ("db_name", 18), ("aux_file", 24), ("intent_name", 16)):
         image.header[field] = b"DOE^JANE"[:size]
@@ -136,9 +130,7 @@ def test_nothing_of_the_input_header_that_could_name_a_patient_is_carried_over(
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
-def test_scaled_values_become_float32_where_there_is_no_slope(
-    suffix: str, scan: Volume, tmp_path: Path
-) -> None:
+def test_scaled_values_become_float32_where_there_is_no_slope(suffix: str, scan: Volume, tmp_path: Path) -> None:
     storage = Storage(dtype=np.dtype("i2"), slope=0.1)
     values = scan.array / np.float32(7)
     seen = write_volume(tmp_path / f"a{suffix}", scan.with_array(values), storage, description="t")
@@ -164,9 +156,7 @@ def test_an_mhd_never_takes_the_place_of_a_foreign_data_file(scan: Volume, tmp_p
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mha"])
-def test_a_result_that_is_not_finite_is_never_written(
-    value: float, suffix: str, scan: Volume, tmp_path: Path
-) -> None:
+def test_a_result_that_is_not_finite_is_never_written(value: float, suffix: str, scan: Volume, tmp_path: Path) -> None:
     values = scan.array.copy()
     values[2, 3, 4], values[3, 3, 3] = value, -value
     with pytest.raises(RestorationError) as caught:

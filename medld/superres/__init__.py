@@ -1,0 +1,6 @@
+"""SuperResolver: a coarse Volume in, a fine Volume out."""
+
+from medld.superres.resolver import SuperResolver
+from medld.superres.values import Consistency, Mode, Request, Residual, Restoration
+
+__all__ = ["Consistency", "Mode", "Request", "Residual", "Restoration", "SuperResolver"]

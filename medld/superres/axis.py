@@ -1,0 +1,154 @@
+"""One coarse axis restored: baseline, what the networks add, projection.
+
+    fidelity   x_1, the posterior mean
+    otherwise  x_1 + realism (x_K - x_1), x_K a sample of K steps, projected again
+
+Everything here is in network units, (1, C, I, J, K) with the coarse axis last. Source: design, sections 2 to 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from medld.acquisition import Acquisition, AxisAcquisition, along
+from medld.diffusion.sample import euler
+from medld.nn.autoencoder import Autoencoder, fold, unfold
+from medld.nn.conditions import Conditions, time_features
+from medld.nn.networks import Networks
+from medld.nn.unet import RECEPTIVE_RADIUS
+from medld.patches import ALIGN, apply_tiled
+from medld.superres.work import Work
+
+HALO = -(-RECEPTIVE_RADIUS[0] // ALIGN) * ALIGN
+HALO_AUTOENCODER = 8
+SEED_STRIDE = 1009
+"""Noise of draw i under seed s is that of seed 1009 s + i: neighbouring seeds share no draw of the first thousand."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How hard a scan binds: `noise` for the gate (0 = exactly) and `damping` of the inverse, tensors of one value."""
+
+    noise: Tensor
+    damping: Tensor
+    project: bool
+
+
+@dataclass(frozen=True)
+class Dials:
+    """`realism` and `steps` of the slider, `seed`, and the acquired voxels that a network may take in one piece."""
+
+    realism: float
+    steps: int
+    seed: int
+    untiled_voxels: int
+
+
+@dataclass(frozen=True)
+class AxisPass:
+    """The networks on one axis of a scan `slab` (1, 1, I, J, K)."""
+
+    networks: Networks
+    axis: AxisAcquisition
+    slab: Tensor
+    conditions: Conditions
+    strength: Strength
+    dials: Dials
+    dtype: torch.dtype
+    work: Work
+
+    def restore(self, draw: int | None = None) -> Tensor:
+        """The slab on the target grid (1, 1, I, J, n): the slider's position, or the pure sample `draw`."""
+        acquisition = Acquisition((None, None, self.axis))
+        with self.work.timed("baseline"):
+            baseline = acquisition.baseline(self.slab, self.strength.damping)
+        if draw is not None:
+            fine = self._sampled(draw)
+        else:
+            fine = self._mean()
+            if self.dials.realism > 0:
+                fine = fine + self.dials.realism * (self._sampled(0) - fine)
+        with self.work.timed("projection"):
+            padded = baseline + acquisition.pad(fine)
+            if self.strength.project:
+                padded = acquisition.project(padded, self.slab, self.strength.noise, self.strength.damping)
+            return acquisition.crop(padded)  # type: ignore[no-any-return]
+
+    def _mean(self) -> Tensor:
+        """The posterior mean's correction to the baseline, (1, 1, I, J, n)."""
+        if self.networks.one_step is None or self.networks.fidelity == "latent":
+            return self._latent(steps=1, noise=None)
+        features = self.conditions.features()
+        one_step = self.networks.one_step
+        with self.work.timed("one-step"):
+            return self._to_target(self._tiled(lambda x: one_step(x, features), self.slab, HALO, share=1.0))
+
+    def _sampled(self, draw: int) -> Tensor:
+        """A sample's correction; its noise field is drawn whole and on the CPU, so tiles and devices agree on it."""
+        generator = torch.Generator().manual_seed(self.dials.seed * SEED_STRIDE + draw)
+        shape = (1, self._autoencoder.latent_channels, *self.slab.shape[2:])
+        noise = torch.randn(shape, generator=generator).to(self.slab.device)
+        return self._latent(steps=self.dials.steps, noise=noise)
+
+    def _latent(self, *, steps: int, noise: Tensor | None) -> Tensor:
+        """Encode what the baseline knows, restore the latent, decode: a correction (1, 1, I, J, n)."""
+        ratio = self.conditions.ratio
+        with self.work.timed("encode"):
+            low_res = self._autoencoder.standardise(self._encoded(), ratio)
+        assert self.networks.denoiser is not None, "callers ask for latents only where there is a denoiser"
+        start = low_res if noise is None else self.networks.denoiser.flow.start(low_res, noise)
+        with self.work.timed("denoise"):
+            latent = euler(lambda z, t: self._denoised(z, t, low_res), start, steps)
+        with self.work.timed("decode"):
+            return self._to_target(self._decoded(self._autoencoder.unstandardise(latent, ratio)))
+
+    def _encoded(self) -> Tensor:
+        wide = Acquisition((None, None, self.axis.on_profile_grid()))
+        samples = fold(wide.crop(wide.baseline(self.slab, self.strength.damping)))
+        geometry = self.conditions.geometry()
+        return self._tiled(lambda x: self._autoencoder.encode(x, geometry).mean, samples, HALO_AUTOENCODER)
+
+    def _denoised(self, z: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
+        denoiser, channels = self.networks.denoiser, z.shape[1]
+        assert denoiser is not None, "callers ask for latents only where there is a denoiser"
+        features = torch.cat([self.conditions.features(), time_features(t)], dim=1)
+        stacked = torch.cat([z, low_res, self.slab], dim=1)
+        # z_lr is added outside the network's precision: rounding it would pass for detail.
+        residual = self._tiled(
+            lambda x: denoiser.residual(x[:, :channels], x[:, channels:-1], x[:, -1:], features),
+            stacked,
+            HALO,
+            share=1.0,
+        )
+        return low_res + residual
+
+    def _decoded(self, latent: Tensor) -> Tensor:
+        geometry = self.conditions.geometry()
+        both = torch.cat([latent, self.slab], dim=1)
+        return self._tiled(lambda x: self._autoencoder.decode(x[:, :-1], x[:, -1:], geometry), both, HALO_AUTOENCODER)
+
+    def _to_target(self, profile: Tensor) -> Tensor:
+        matrix = self.axis.like(f"to_target_{self.networks.profile_map}", self.slab)
+        return along(matrix, unfold(profile), -1)  # type: ignore[no-any-return]
+
+    def _tiled(self, network: Callable[[Tensor], Tensor], x: Tensor, halo: int, share: float = 0.0) -> Tensor:
+        """`network` of `x` in its precision; in one piece up to a size, else in tiles that give the same numbers."""
+        size = max(x.shape[2:4])
+        if prod(x.shape[2:]) > self.dials.untiled_voxels:
+            side = int((self.dials.untiled_voxels / x.shape[-1]) ** 0.5) - 2 * HALO
+            size = max(HALO, side // ALIGN * ALIGN)
+
+        def progress(part: float) -> None:
+            self.work.advance(part * share)
+
+        return apply_tiled(lambda part: network(part.to(self.dtype)), x, size=size, halo=halo, progress=progress)
+
+    @property
+    def _autoencoder(self) -> Autoencoder:
+        assert self.networks.autoencoder is not None, "callers ask for latents only where there is an autoencoder"
+        return self.networks.autoencoder

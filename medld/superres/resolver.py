@@ -1,0 +1,270 @@
+"""SuperResolver: what surrounds the networks.
+
+The scan goes to network units, its coarse axes are restored one by one, the coarsest first, then all of them
+are projected onto the scan at once, as far as its noise allows, and the result goes back to the scanner's
+units. Without a model, or for a modality that it does not cover, the answer is the baseline B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medld.acquisition import SMALLEST_LAMBDA, Acquisition, along, damping_for
+from medld.errors import RestorationError
+from medld.geometry import Grid
+from medld.intensity import TEXTURE, IntensityMap, estimate_noise, intensity_map
+from medld.nn.conditions import CONTRASTS, Conditions
+from medld.nn.networks import Networks
+from medld.superres.axis import AxisPass, Dials, Strength
+from medld.superres.values import Request, Residual, Restoration
+from medld.superres.work import Work
+from medld.volume import Volume
+
+UNTILED_VOXELS = 6_000_000
+"""Acquired voxels that a network takes in one piece; a head at 1 mm from 4 mm slices has a third of that."""
+
+BYTES_PER_VOXEL = {"float32": 64 * 4 * 7, "bfloat16": 64 * 2 * 7}
+"""Peak of the networks per acquired voxel: seven live feature maps of 64 channels."""
+
+PROGRAM_GIB = 0.7
+END_SLICES = 2
+"""Slices at each end that residuals leave out: what lies beyond the field of view is in them."""
+
+Progress = Callable[[float], None]
+
+
+class SuperResolver:
+    """Restores volumes with the networks it was given; without any, the answer is the baseline B.
+
+    Args:
+        model: Anything with `networks: Networks`, or None.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:i`.
+        threads: CPU threads; None leaves torch's choice.
+    """
+
+    def __init__(self, model: Any = None, *, device: str = "auto", threads: int | None = None) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.device = "cuda:0" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+        self.precision = _precision(self.device)
+        self._dtype = getattr(torch, self.precision)
+        networks: Networks | None = model.networks if model is not None else None
+        self._networks = networks.to(torch.device(self.device), self._dtype) if networks else None
+
+    def estimate_memory_gib(self, grid: Grid, request: Request) -> float:
+        """What `restore` will need at its peak, in GiB, program included; nothing is allocated."""
+        fine = prod(request.target.grid.shape)
+        acquired = max((fine / request.target.ratios[axis] for axis in request.target.axes), default=0.0)
+        in_networks = min(acquired, self._untiled_voxels(request)) if self._networks else 0
+        arrays = (8 if request.samples > 1 else 6) * 4 * fine * 1.3
+        return float(arrays + BYTES_PER_VOXEL[self.precision] * in_networks) / 2**30 + PROGRAM_GIB
+
+    def _untiled_voxels(self, request: Request) -> int:
+        """Fixed by voxels and `--memory`, never by free memory, so that bytes repeat."""
+        if request.memory_gib is None:
+            return UNTILED_VOXELS
+        room = request.memory_gib / 2 * 2**30 / BYTES_PER_VOXEL[self.precision]
+        return int(min(UNTILED_VOXELS, max(room, 1)))
+
+    @torch.inference_mode()
+    def restore(self, volume: Volume, request: Request, progress: Progress | None = None) -> Restoration:
+        """`volume` on `request.target.grid`.
+
+        Raises:
+            RestorationError: The result is not finite.
+        """
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            return self._job(volume, request, progress or (lambda _: None)).run()
+
+    def _job(self, volume: Volume, request: Request, progress: Progress) -> _Job:
+        networks, warnings = self._networks, []
+        fallback = "the result is cubic B-spline interpolation made consistent with the scan."
+        if networks is None:
+            warnings.append(f"No model: {fallback}")
+        elif volume.modality not in (*networks.modalities, "unknown"):
+            warnings.append(f"The model was not trained for {volume.modality.upper()}: {fallback}")
+            networks = None
+        realism, steps = networks.presets[request.mode] if networks else (0.0, 1)
+        realism = realism if request.realism is None else request.realism
+        draws = request.samples if request.samples > 1 else 0
+        if networks and networks.denoiser is None and (realism > 0 or draws):
+            warnings.append("This model holds no diffusion part: the result is the posterior mean.")
+        if networks is None or networks.denoiser is None:
+            realism, draws = 0.0, 0
+        steps = steps if request.steps is None else request.steps
+        dials = Dials(realism, steps, request.seed, self._untiled_voxels(request))
+        passes = len(request.target.axes) * (1 + (steps if realism > 0 else 0) + draws * steps)
+        work = Work(torch.device(self.device), passes, progress)
+        return _Job(networks, volume, request, dials, draws, self._dtype, warnings, work)
+
+    def residual(self, output: Volume, scan: Volume, request: Request, noise: float = 0.0) -> Residual:
+        """How far `output`, imaged again, is from `scan`; `noise` in scanner units, 0 if unknown."""
+        acquisition = _acquisition(scan.grid, request)
+        x, y = (np.asarray(v.array, dtype=np.float32) for v in (output, scan))
+        margins = [(axis.margin, axis.margin) if axis else (0, 0) for axis in acquisition.axes]
+        difference = acquisition.apply(np.pad(x, margins, mode="edge")) - y
+        inner = tuple(
+            slice(END_SLICES, -END_SLICES) if axis and size > 3 * END_SLICES else slice(None)
+            for axis, size in zip(acquisition.axes, y.shape, strict=True)
+        )
+        rms = float(np.sqrt(np.mean(np.square(difference[inner], dtype=np.float64))))
+        largest = float(np.abs(difference[inner]).max())
+        return Residual(rms, largest, rms / noise if noise > 0 else None, rms / float(np.ptp(y)))
+
+
+def _precision(device: str) -> str:
+    """bfloat16 where the processor computes in it, else float32; read from its features, never timed."""
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "float32"
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+def _acquisition(grid: Grid, request: Request) -> Acquisition:
+    first, second, third = (request.acquisition_of(grid, axis) for axis in range(3))
+    return Acquisition((first, second, third))
+
+
+@dataclass
+class _Job:
+    """One restoration: the scan, the settings and the clock."""
+
+    networks: Networks | None
+    volume: Volume
+    request: Request
+    dials: Dials
+    draws: int
+    dtype: torch.dtype
+    warnings: list[str]
+    work: Work
+
+    def run(self) -> Restoration:
+        with self.work.timed("intensity"):
+            units = intensity_map(self.volume.array, self.volume.modality)
+            scan = self._to_device(units)
+        noise = self._noise(scan.movedim(self.request.target.axes[0] + 2, -1))
+        fine = self._restore(scan, noise, None)
+        spread = self._spread(scan, noise) if self.draws else None
+        with self.work.timed("intensity"):
+            array = units.inverse(self._respect_background(fine, scan)[0, 0]).cpu().numpy()
+            if not np.isfinite(array).all():
+                raise RestorationError(
+                    "Expected finite values, the networks gave NaN or Inf. Try --device cpu; nothing was written."
+                )
+        grid = self.request.target.grid
+        return Restoration(
+            volume=replace(self.volume, array=array, grid=grid),
+            spread=None if spread is None else replace(self.volume, array=spread * np.float32(units.scale), grid=grid),
+            noise=float(noise) * units.scale,
+            method=self._method(),
+            precision=str(self.dtype).removeprefix("torch.") if self.networks else "float32",
+            warnings=tuple(self.warnings),
+            timings=self.work.timings,
+        )
+
+    def _to_device(self, units: IntensityMap) -> Tensor:
+        array = np.ascontiguousarray(self.volume.array, dtype=np.float32)
+        return units.forward(torch.from_numpy(array).to(self.work.device))[None, None]  # type: ignore[no-any-return]
+
+    def _method(self) -> str:
+        if self.networks is None:
+            return "baseline B"
+        if self.dials.realism > 0:
+            return f"realism {self.dials.realism:g}, {self.dials.steps} steps"
+        return f"fidelity ({'latent' if self.networks.one_step is None else self.networks.fidelity})"
+
+    def _noise(self, slab: Tensor) -> Tensor:
+        """Deviation of the noise in slices (1, 1, I, J, K), a tensor of one value."""
+        with self.work.timed("noise"):
+            return estimate_noise(slab, 0.0 if self.request.consistency == "gated" else TEXTURE)[0]
+
+    def _strength(self, noise: Tensor) -> Strength:
+        exact = self.request.consistency == "exact"
+        damping = torch.full_like(noise, SMALLEST_LAMBDA) if exact else damping_for(noise)
+        return Strength(noise * (not exact), damping, self.request.consistency != "off")
+
+    def _spread(self, scan: Tensor, noise: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Deviation over samples, one of them in memory at a time (Welford)."""
+        mean = moment = torch.zeros((), device=scan.device)
+        for draw in range(self.draws):
+            sample = self._restore(scan, noise, draw)
+            delta = sample - mean
+            mean = mean + delta / (draw + 1)
+            moment = moment + delta * (sample - mean)
+        return (moment / (self.draws - 1)).sqrt()[0, 0].cpu().numpy()
+
+    def _restore(self, scan: Tensor, noise: Tensor, draw: int | None) -> Tensor:
+        """The scan on the target grid, in network units; a pure sample where `draw` is given."""
+        target = self.request.target
+        current, spacing = scan, list(self.volume.grid.spacing)
+        for done, axis in enumerate(target.axes):
+            slab = current.movedim(axis + 2, -1).contiguous()
+            slab_noise = noise if done == 0 else self._noise(slab)
+            soft = (len(target.axes) - 1 - done) / 2
+            fine = self._restore_axis(slab, axis, slab_noise, spacing, soft, draw)
+            current = fine.movedim(-1, axis + 2)
+            spacing[axis] = target.grid.spacing[axis]
+        if len(target.axes) > 1 and self.request.consistency != "off":
+            current = self._joint_projection(current, scan, noise)
+        return current
+
+    def _restore_axis(
+        self, slab: Tensor, axis: int, noise: Tensor, spacing: list[float], soft: float, draw: int | None
+    ) -> Tensor:
+        acquisition = self.request.acquisition_of(self.volume.grid, axis)
+        assert acquisition is not None, "targets list only axes that change"
+        strength = self._strength(noise)
+        if self.networks is None:
+            with self.work.timed("baseline"):
+                alone = Acquisition((None, None, acquisition))
+                padded = alone.spline(slab)
+                if strength.project:
+                    padded = alone.project(padded, slab, strength.noise, strength.damping)
+                self.work.advance(1.0)
+                return alone.crop(padded)  # type: ignore[no-any-return]
+        first, second = (spacing[other] for other in range(3) if other != axis)
+        conditions = Conditions(
+            spacing_ratio=slab.new_tensor([spacing[axis] / (first * second) ** 0.5]),
+            ratio=slab.new_tensor([acquisition.ratio]),
+            thickness=slab.new_tensor([acquisition.thickness]),
+            noise=noise[None],
+            soft=slab.new_tensor([soft]),
+            contrast=torch.tensor([CONTRASTS.index(self.volume.contrast)], device=slab.device),
+        )
+        one = AxisPass(self.networks, acquisition, slab, conditions, strength, self.dials, self.dtype, self.work)
+        return one.restore(draw)
+
+    def _joint_projection(self, fine: Tensor, scan: Tensor, noise: Tensor) -> Tensor:
+        """The last word over all axes at once: each pass answered only to its own."""
+        with self.work.timed("projection"):
+            joint, strength = _acquisition(self.volume.grid, self.request), self._strength(noise)
+            outside = joint.baseline(scan, strength.damping)
+            padded = outside + joint.pad(fine - joint.crop(outside))
+            return joint.crop(joint.project(padded, scan, strength.noise, strength.damping))  # type: ignore[no-any-return]
+
+    def _respect_background(self, fine: Tensor, scan: Tensor) -> Tensor:
+        """A scan without negative values gets none; where the slices around a voxel are all zero, it stays zero."""
+        if self.request.consistency == "exact" or bool((scan < 0).any()):
+            return fine
+        support = (scan > 0).float()
+        for axis in self.request.target.axes:
+            matrix = _linear_matrix(self.request.target.grid.shape[axis], scan.shape[axis + 2])
+            support = along(matrix, support, axis - 3)
+        return torch.where(support > 0, fine.clamp(min=0), torch.zeros_like(fine))
+
+
+def _linear_matrix(fine: int, slices: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Linear interpolation of the slices on the fine grid, ends clamped, shape (fine, slices)."""
+    position = np.clip((np.arange(fine) + 0.5) * slices / fine - 0.5, 0, slices - 1)
+    return np.asarray(np.clip(1 - np.abs(position[:, None] - np.arange(slices)), 0, None))

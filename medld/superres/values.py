@@ -1,0 +1,63 @@
+"""What is asked of a SuperResolver and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from medld.acquisition import AxisAcquisition, Profile
+from medld.geometry import Grid, Target
+from medld.volume import Volume
+
+Consistency = Literal["auto", "exact", "gated", "off"]
+Mode = Literal["fidelity", "balanced", "detail"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to make of a scan, see `medld enhance --help`; `thickness` in mm per array axis, None = the spacing."""
+
+    target: Target
+    thickness: tuple[float | None, float | None, float | None] = (None, None, None)
+    profile: Profile = "gaussian"
+    consistency: Consistency = "auto"
+    mode: Mode = "fidelity"
+    realism: float | None = None
+    steps: int | None = None
+    samples: int = 1
+    seed: int = 0
+    memory_gib: float | None = None
+
+    def acquisition_of(self, grid: Grid, axis: int) -> AxisAcquisition | None:
+        """How the scan on `grid` sampled one array axis; None if the target leaves it alone."""
+        if axis not in self.target.axes:
+            return None
+        thickness = self.thickness[axis]
+        spacings = 1.0 if thickness is None else thickness / grid.spacing[axis]
+        return AxisAcquisition(self.target.grid.shape[axis], grid.shape[axis], spacings, self.profile)
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """The result: `volume` and `spread` (deviation over samples, or None) in scanner units on the target grid.
+
+    `noise` is the scan's, in its units, 0 where none stands out; `timings` are seconds per stage.
+    """
+
+    volume: Volume
+    spread: Volume | None
+    noise: float
+    method: str
+    precision: str
+    warnings: tuple[str, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Re-imaged output minus scan: RMS and largest in scanner units, RMS relative to the scan's noise and range."""
+
+    rms: float
+    largest: float
+    relative_to_noise: float | None
+    relative_to_range: float
