@@ -85,7 +85,7 @@ class Block(nn.Module):
         """(B, C, I, J, K) and (B, E) to (B, C, I, J, K)."""
         g0, h0, g, h = self.steer(embedding)[:, :, None, None, None].chunk(4, dim=1)
         inner = self.conv_a(torch.addcmul(h0, normalise(x), 1 + g0))
-        return x + self.conv_b(functional.silu(torch.addcmul(h, inner, 1 + g)))
+        return x + self.conv_b(functional.silu(torch.addcmul(h, inner, 1 + g)))  # type: ignore[no-any-return]
 
 
 class Blocks(nn.ModuleList):

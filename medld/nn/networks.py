@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
-from medld.diffusion.denoise import Denoiser
 from medld.nn.autoencoder import Autoencoder
+
+if TYPE_CHECKING:  # networks do not depend on how they are sampled
+    from medld.diffusion.denoise import Denoiser
 
 PRESETS = {"fidelity": (0.0, 1), "balanced": (0.35, 8), "detail": (0.8, 8)}
 

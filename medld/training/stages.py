@@ -103,9 +103,8 @@ class Joint(Stage):
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__(networks, config)
-        assert networks.autoencoder is not None and networks.denoiser is not None, (
-            "this stage has latents and a denoiser"
-        )
+        assert networks.autoencoder is not None, "the config of this stage has an autoencoder"
+        assert networks.denoiser is not None, "the config of this stage has a denoiser"
         networks.autoencoder.encoder.requires_grad_(False)
         self.modules = nn.ModuleDict({"denoiser": networks.denoiser, "autoencoder": networks.autoencoder})
 
