@@ -6,6 +6,7 @@ from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
 from medld.diffusion.denoise import Denoiser
 from medld.diffusion.noise import Flow
 from medld.nn.autoencoder import SAMPLES, Autoencoder
+from medld.nn.blocks import IMAGE_SCALE
 from medld.nn.conditions import SCAN_FEATURES, TIME_FEATURES
 from medld.nn.networks import Networks
 from medld.nn.unet import UNet
@@ -20,7 +21,7 @@ def build_networks(config: ModelConfig) -> Networks:
         backbone = _unet(config.denoiser, 2 * channels + 1, channels, SCAN_FEATURES + TIME_FEATURES)
         denoiser = Denoiser(backbone, Flow(config.kappa))
     return Networks(
-        one_step=None if config.one_step is None else _unet(config.one_step, 1, SAMPLES, SCAN_FEATURES),
+        one_step=None if config.one_step is None else _unet(config.one_step, 1, SAMPLES, SCAN_FEATURES, IMAGE_SCALE),
         autoencoder=autoencoder,
         denoiser=denoiser,
         profile_map=config.profile_map,
@@ -30,8 +31,8 @@ def build_networks(config: ModelConfig) -> Networks:
     )
 
 
-def _unet(config: NetworkConfig, inputs: int, outputs: int, features: int) -> UNet:
-    return UNet(inputs, outputs, features, config.channels, config.blocks, config.embedding)
+def _unet(config: NetworkConfig, inputs: int, outputs: int, features: int, scale: float = 1.0) -> UNet:
+    return UNet(inputs, outputs, features, config.channels, config.blocks, config.embedding, scale)
 
 
 def _autoencoder(config: AutoencoderConfig) -> Autoencoder:

@@ -75,7 +75,7 @@ class DataConfig(Schema):
     first_share: float = Field(0.1, ge=0, le=1)
     opening_share: float = Field(0.2, ge=0, le=1)
     integer_share: float = Field(0.4, ge=0, le=1)
-    noise_share: float = Field(0.35, ge=0, le=1)
+    noise_share: float = Field(0.3, ge=0, le=1)
     noise_high: float = Field(0.04, ge=0)
     soft_share: float = Field(0.25, ge=0, le=1)
     zoom_out_share: float = Field(0.45, ge=0, le=1)

@@ -12,7 +12,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from medld.nn.blocks import Blocks, Conv, Embedding
+from medld.nn.blocks import IMAGE_SCALE, Blocks, Conv, Embedding
 from medld.nn.conditions import GEOMETRY_FEATURES
 
 SAMPLES = 8
@@ -39,10 +39,11 @@ class Posterior:
 
 
 class Stack(nn.Module):
-    """Convolution, blocks, convolution, steered by the geometry of the scan."""
+    """Convolution, blocks, convolution, steered by the geometry of the scan; `zero` starts it at zero."""
 
     def __init__(self, inputs: int, outputs: int, width: int, blocks: int, embedding: int, *, zero: bool) -> None:
         super().__init__()
+        self.output_scale = IMAGE_SCALE if zero else 1.0
         self.embed = Embedding(GEOMETRY_FEATURES, embedding)
         self.stem = Conv(inputs, width)
         self.blocks = Blocks(width, blocks, embedding)
@@ -52,7 +53,7 @@ class Stack(nn.Module):
         """(B, inputs, I, J, K) and (B, 32) to (B, outputs, I, J, K), in the precision of `x`."""
         embedding = self.embed(geometry.to(x.dtype))
         x = self.stem(x.contiguous(memory_format=torch.channels_last_3d))
-        return self.head(self.blocks(x, embedding))  # type: ignore[no-any-return]
+        return self.output_scale * self.head(self.blocks(x, embedding))  # type: ignore[no-any-return]
 
 
 class Autoencoder(nn.Module):

@@ -24,6 +24,13 @@ def normalise(x: Tensor) -> Tensor:
     return functional.layer_norm(channels_last, (x.shape[1],), eps=EPSILON).permute(0, 4, 1, 2, 3)
 
 
+IMAGE_SCALE = 0.1
+"""Factor behind heads that answer with a correction to an image, which is about that large in network units.
+
+Adam moves all weights of a head at once: unscaled, one step would shift the image by more than the correction.
+"""
+
+
 class Conv(nn.Conv3d):
     """A convolution whose weights follow the precision of its input; 3x3x3 with zero padding unless said."""
 

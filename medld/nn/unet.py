@@ -15,7 +15,10 @@ RECEPTIVE_RADIUS = (53, 53, 31)
 
 
 class UNet(nn.Module):
-    """Blocks down and up with skips added; the output starts at zero, so an untrained net changes nothing."""
+    """Blocks down and up with skips added; the output starts at zero, so an untrained net changes nothing.
+
+    `output_scale` is about the size of the wanted output, see `blocks.IMAGE_SCALE`.
+    """
 
     def __init__(
         self,
@@ -25,8 +28,10 @@ class UNet(nn.Module):
         channels: tuple[int, int, int] = (64, 96, 144),
         blocks: tuple[int, int, int] = (2, 2, 3),
         embedding: int = 128,
+        output_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.output_scale = output_scale
         self.embed = Embedding(features, embedding)
         self.stem = Conv(inputs, channels[0])
         self.head = Conv(channels[0], outputs, zero=True)
@@ -51,7 +56,7 @@ class UNet(nn.Module):
         for level in (1, 0):
             x = skips.pop() + self.grow[level](x)
             x = self.up[level](x, embedding)
-        return self.head(x)[..., : shape[0], : shape[1], : shape[2]]  # type: ignore[no-any-return]
+        return self.output_scale * self.head(x)[..., : shape[0], : shape[1], : shape[2]]  # type: ignore[no-any-return]
 
 
 def pad_to_multiples(x: Tensor, multiples: tuple[int, int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Draws made real on the device: crop, resample, recolour, image through thick slices, add noise.
+"""Plans made real on the device: crop, resample, recolour, image through thick slices, add noise.
 
 All geometry is three matrices per crop, so that it runs as batched products beside the training step.
 """
@@ -6,11 +6,9 @@ All geometry is three matrices per crop, so that it runs as batched products bes
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from medld.acquisition import Acquisition, AxisAcquisition, ProfileMap, along, damping_for
@@ -18,14 +16,8 @@ from medld.dataset import Fine
 from medld.intensity import estimate_noise
 from medld.nn.autoencoder import fold
 from medld.nn.conditions import Conditions
-from medld.training.draw import CURVE_POINTS, CURVE_TOP, Draw, Item
-
-LOBES = 3
-"""Half-width of the windowed sinc, in samples of the coarser grid."""
-
-FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
-NARROWEST = 1.4
-"""A Gaussian this wide (source voxels) may sample the source directly; narrower ones follow a sinc."""
+from medld.training.draw import CURVE_POINTS, CURVE_TOP, Draw
+from medld.training.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -56,26 +48,25 @@ class Sample:
 
 
 class Applier:
-    """Holds the volumes on the device and turns draws into samples."""
+    """Holds the volumes on the device and turns plans into samples."""
 
     def __init__(
         self,
         volumes: list[Fine],
         device: torch.device,
-        in_plane: int,
         profile_map: ProfileMap,
         *,
         latents: bool,
     ) -> None:
-        self.volumes, self.device, self.in_plane = volumes, device, in_plane
+        self.volumes, self.device = volumes, device
         self.profile_map, self.latents = profile_map, latents
         self.arrays = [torch.tensor(volume.array).to(device) for volume in volumes]
 
-    def apply(self, draw: Draw) -> Sample:
-        """The sample of a draw, the same on every call."""
-        acquisition = draw.acquisition
+    def apply(self, plan: Plan) -> Sample:
+        """The sample of a plan, the same on every call."""
+        draw, acquisition = plan.draw, plan.draw.acquisition
         operator = Acquisition((None, None, acquisition))
-        padded = self._recoloured(self._crops(draw), draw)
+        padded = self._recoloured(self._crops(plan), draw)
         low_res = self._noisy(operator.apply(padded), draw)
         noise = estimate_noise(low_res)
         column = noise[:, None, None, None, None]
@@ -106,21 +97,15 @@ class Applier:
         known = wide.crop(wide.baseline(low_res, damping))
         return fold(along(acquisition.like("to_profile", high_res), high_res, -1)), fold(known)
 
-    def _crops(self, draw: Draw) -> Tensor:
+    def _crops(self, plan: Plan) -> Tensor:
         """Resampled crops (B, 1, I, J, n + 2 m) in [0, 1], air beyond the volume."""
-        margin = draw.acquisition.margin
-        sizes = (self.in_plane, self.in_plane, draw.acquisition.fine + 2 * margin)
-        plans = [[_axis_plan(item, axis, sizes[axis]) for axis in range(3)] for item in draw.items]
-        lengths = [max(plan[axis][1].shape[1] for plan in plans) for axis in range(3)]
-        source = torch.zeros((len(plans), *lengths), device=self.device)
-        matrices = [np.zeros((len(plans), sizes[axis], lengths[axis]), np.float32) for axis in range(3)]
-        for b, (item, plan) in enumerate(zip(draw.items, plans, strict=True)):
+        lengths = [matrix.shape[2] for matrix in plan.matrices]
+        source = torch.zeros((len(plan.starts), *lengths), device=self.device)
+        for b, (item, starts) in enumerate(zip(plan.draw.items, plan.starts, strict=True)):
             array = self.arrays[item.volume].permute(item.axes)
-            inside = [_overlap(start, matrix.shape[1], array.shape[axis]) for axis, (start, matrix) in enumerate(plan)]
-            source[b][tuple(target for target, _ in inside)] = array[tuple(src for _, src in inside)].float()
-            for axis, (_, matrix) in enumerate(plan):
-                matrices[axis][b, :, : matrix.shape[1]] = matrix
-        rows, columns, slices = (torch.from_numpy(m).to(self.device, non_blocking=True) for m in matrices)
+            spans = [_overlap(int(s), n, size) for s, n, size in zip(starts, lengths, array.shape, strict=True)]
+            source[b][tuple(target for target, _ in spans)] = array[tuple(inside for _, inside in spans)].float()
+        rows, columns, slices = (torch.from_numpy(m).to(self.device, non_blocking=True) for m in plan.matrices)
         batch, _, width, depth = source.shape
         x = (rows @ source.reshape(batch, -1, width * depth)).reshape(batch, -1, width, depth)
         x = columns[:, None] @ x
@@ -161,45 +146,6 @@ class Applier:
             soft=noise.new_tensor(soft),
             contrast=torch.tensor([item.contrast for item in draw.items], device=self.device),
         )
-
-
-def _axis_plan(item: Item, axis: int, size: int) -> tuple[int, NDArray[np.float64]]:
-    """First source voxel and the matrix (size, source voxels) that resamples one axis of a crop."""
-    zoom = item.zoom[axis]
-    positions = item.centre[axis] + (np.arange(size) - (size - 1) / 2) * zoom
-    blur = item.blur[axis] if axis < 2 else 0.0
-    if blur * zoom >= NARROWEST:
-        start, matrix = _gaussian(positions, blur * zoom)
-    elif blur > 0:
-        reach = 2
-        wide = item.centre[axis] + (np.arange(size + 2 * reach) - (size + 2 * reach - 1) / 2) * zoom
-        start, sharp = _windowed_sinc(wide, zoom)
-        offsets = np.arange(size + 2 * reach) - reach - np.arange(size)[:, None]
-        weights = np.exp(-0.5 * (offsets * FWHM_PER_SIGMA / blur) ** 2)
-        matrix = (weights / weights.sum(1, keepdims=True)) @ sharp
-    else:
-        start, matrix = _windowed_sinc(positions, zoom)
-    return start, matrix[::-1] if item.flips[axis] else matrix
-
-
-def _windowed_sinc(positions: NDArray[Any], zoom: float) -> tuple[int, NDArray[np.float64]]:
-    """Lanczos interpolation, low-pass where it zooms out."""
-    scale = max(zoom, 1.0)
-    start, offsets = _offsets(positions, LOBES * scale)
-    d = offsets / scale
-    weights = np.where(np.abs(d) < LOBES, np.sinc(d) * np.sinc(d / LOBES), 0.0)
-    return start, weights / weights.sum(1, keepdims=True)
-
-
-def _gaussian(positions: NDArray[Any], fwhm: float) -> tuple[int, NDArray[np.float64]]:
-    start, offsets = _offsets(positions, 1.5 * fwhm)
-    weights = np.exp(-0.5 * (offsets * FWHM_PER_SIGMA / fwhm) ** 2)
-    return start, weights / weights.sum(1, keepdims=True)
-
-
-def _offsets(positions: NDArray[Any], reach: float) -> tuple[int, NDArray[np.float64]]:
-    start, stop = int(np.floor(positions[0] - reach)), int(np.ceil(positions[-1] + reach)) + 1
-    return start, np.arange(start, stop) - positions[:, None]
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:

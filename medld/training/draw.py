@@ -2,7 +2,8 @@
 
 Every draw is a pure function of (seed, rank, step), so a run resumes exactly and any sample can be
 made again. A batch shares one acquisition (ratio, thickness, profile); its items differ in volume, axis,
-place, zoom, contrast and noise. Source: reference design, section 5.
+place, zoom, contrast and noise: mixed within a batch, since batches of one kind pull the weights to and fro.
+Source: reference design, section 5.
 """
 
 from __future__ import annotations
@@ -69,9 +70,8 @@ class Drawer:
         """The batch of `step`; `progress` in [0, 1] opens the range of ratios, `ratio` fixes it."""
         rng = np.random.default_rng((seed, rank, step))
         acquisition = self._acquisition(rng, progress, ratio)
-        noisy = bool(rng.random() < self.config.noise_share)
         known = bool(rng.random() < 0.5)
-        items = tuple(self._item(rng, acquisition, noisy, known) for _ in range(self.batch))
+        items = tuple(self._item(rng, acquisition, known) for _ in range(self.batch))
         return Draw(acquisition, items, int(rng.integers(2**62)))
 
     def _acquisition(self, rng: np.random.Generator, progress: float, fixed: float | None) -> AxisAcquisition:
@@ -99,7 +99,7 @@ class Drawer:
         chosen: Profile = "box" if profile == "box" else "slr" if profile == "slr" else "gaussian"
         return AxisAcquisition(fine, slices, thickness, chosen)
 
-    def _item(self, rng: np.random.Generator, acquisition: AxisAcquisition, noisy: bool, known: bool) -> Item:
+    def _item(self, rng: np.random.Generator, acquisition: AxisAcquisition, known: bool) -> Item:
         index = int(rng.choice(len(self.volumes), p=self._shares))
         volume = self.volumes[index]
         coarse = int(rng.choice(volume.axes))
@@ -113,7 +113,7 @@ class Drawer:
         centre = self._centre(rng, index, axes, zoom, size)
         curve, altered = _curve(rng)
         contrast = CONTRASTS.index(volume.contrast) if known and not altered else 0
-        noise = float(rng.uniform(0, self.config.noise_high)) if noisy else 0.0
+        noise = float(rng.uniform(0, self.config.noise_high)) if rng.random() < self.config.noise_share else 0.0
         flips = tuple(bool(flip) for flip in rng.random(3) < 0.5)
         return Item(
             index,

@@ -1,4 +1,7 @@
-"""Batches ahead of the loop: made by a thread on a CUDA stream of its own, or on demand on the CPU."""
+"""Samples ahead of the loop: planned by worker processes, made by a thread on a CUDA stream of its own.
+
+On the CPU everything happens on demand, in the loop's own process.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,34 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from medld.training.apply import Sample
+from medld.training.plan import Plan, Planner
 
 AHEAD = 3
+WORKERS = 6
 
 
 class Feeder:
     """Iterates over samples of steps `start` to `stop`; `waited` counts the seconds the loop had to wait."""
 
-    def __init__(self, make: Callable[[int], Sample], start: int, stop: int, device: torch.device) -> None:
-        self.make, self.start, self.stop, self.device = make, start, stop, device
+    def __init__(
+        self, planner: Planner, make: Callable[[Plan], Sample], start: int, stop: int, device: torch.device
+    ) -> None:
+        self.make, self.count, self.device = make, stop - start, device
         self.waited = 0.0
+        workers = WORKERS if device.type == "cuda" else 0
+        self._plans = DataLoader(planner, batch_size=None, sampler=range(start, stop), num_workers=workers)
         self._closing = threading.Event()
 
     def __iter__(self) -> Iterator[Sample]:
-        if self.device.type == "cpu":
-            for step in range(self.start, self.stop):
-                began = time.perf_counter()
-                sample = self.make(step)
-                self.waited += time.perf_counter() - began
-                yield sample
-            return
-        yield from self._from_thread()
+        samples = self._from_thread() if self.device.type == "cuda" else map(self.make, self._plans)
+        for _ in range(self.count):
+            began = time.perf_counter()
+            sample = next(iter(samples))
+            self.waited += time.perf_counter() - began
+            yield sample
 
     def close(self) -> None:
         """Let the thread end; what it made ahead is dropped."""
@@ -42,10 +50,8 @@ class Feeder:
     def _from_thread(self) -> Iterator[Sample]:
         ready: queue.Queue[Any] = queue.Queue(AHEAD)
         threading.Thread(target=self._fill, args=(ready,), daemon=True).start()
-        for _ in range(self.start, self.stop):
-            began = time.perf_counter()
+        while True:
             item = ready.get()
-            self.waited += time.perf_counter() - began
             if isinstance(item, BaseException):
                 raise item
             sample, made = item
@@ -59,15 +65,20 @@ class Feeder:
         try:
             stream = torch.cuda.Stream(self.device)
             with torch.cuda.stream(stream):
-                for step in range(self.start, self.stop):
-                    if self._closing.is_set():
-                        return
-                    sample = self.make(step)
+                for plan in self._plans:
+                    sample = self.make(plan)
                     made = torch.cuda.Event()
                     made.record(stream)
                     # Kernels must have run before the host buffers they read from go away.
                     made.synchronize()
-                    ready.put((sample, made))
+                    while not self._closing.is_set():
+                        try:
+                            ready.put((sample, made), timeout=1.0)
+                            break
+                        except queue.Full:
+                            continue
+                    if self._closing.is_set():
+                        return
         except BaseException as error:  # handed to the loop, which raises it
             ready.put(error)
 

@@ -14,7 +14,6 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -33,6 +32,7 @@ from medld.nn.unet import UNet
 from medld.training.apply import Applier
 from medld.training.draw import Drawer
 from medld.training.feeder import Feeder
+from medld.training.plan import Planner
 from medld.training.stages import STAGES, Stage
 from medld.training.state import STATE, load_state, save_state
 from medld.training.validation import validate
@@ -99,13 +99,7 @@ class Run:
         sources = [Source(s.files, s.weight, s.axes) for s in config.data.sources]
         self.volumes = load(config.data.folders, sources)
         self.drawer = Drawer(self.volumes, config.data, config.batch)
-        self.applier = Applier(
-            self.volumes,
-            self.device,
-            config.data.in_plane,
-            config.model.profile_map,
-            latents=self.stage.latents,
-        )
+        self.applier = Applier(self.volumes, self.device, config.model.profile_map, latents=self.stage.latents)
         report(f"{len(self.volumes)} volumes, {sum(p.numel() for p in trained):,} parameters, {self.device}")
 
     def go(self, *, resume: bool = False, seconds: float | None = None, until: int | None = None) -> None:
@@ -113,7 +107,9 @@ class Run:
         config, modules = self.config, self.stage.modules
         start = load_state(config.run_dir, modules, self.average, self.optimiser) if resume else 0
         stop = _Stop()
-        feeder = Feeder(self._sample, start, min(config.steps, until or config.steps), self.device)
+        stop_at = min(config.steps, until or config.steps)
+        planner = Planner(self.drawer, config.data.in_plane, config.seed, config.steps)
+        feeder = Feeder(planner, self.applier.apply, start, stop_at, self.device)
         log, saved, since, step = [], time.monotonic(), time.monotonic(), start
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         for sample in feeder:
@@ -139,9 +135,6 @@ class Run:
         feeder.close()
         save_state(config.run_dir, step, modules, self.average, self.optimiser)
         self._finish(step)
-
-    def _sample(self, step: int) -> Any:
-        return self.applier.apply(self.drawer.draw(self.config.seed, step, step / self.config.steps))
 
     def _log(self, step: int, log: list[dict[str, torch.Tensor]], seconds: float, waited: float) -> None:
         keys = dict.fromkeys(key for row in log for key in row)

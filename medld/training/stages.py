@@ -18,6 +18,7 @@ from medld.nn.networks import Networks
 from medld.training.apply import Applier, Sample
 from medld.training.draw import Drawer
 from medld.training.objective import add_profile, charbonnier, gain, image_loss
+from medld.training.plan import make_plan
 
 AT_THE_END = 0.5
 """Share of the batch at t = 1, where the posterior mean is asked for; half of those without noise."""
@@ -89,7 +90,9 @@ class AutoencoderStage(Stage):
             ratio = max(LARGEST_RATIO ** (knot / (RATIO_KNOTS - 1)), 1.1)
             latents = []
             for step in range(STATISTICS_BATCHES):
-                sample = applier.apply(drawer.draw(STATISTICS_SEED, step, 1.0, ratio=ratio))
+                sample = applier.apply(
+                    make_plan(drawer.draw(STATISTICS_SEED, step, 1.0, ratio=ratio), self.config.data.in_plane)
+                )
                 posterior = autoencoder.encode(
                     _present(sample.true_samples).to(self.dtype), sample.conditions.geometry()
                 )
