@@ -333,7 +333,9 @@ def _box_mean_like(size: int, array: Any) -> Any:
 
 @lru_cache(maxsize=32)
 def _box_mean_tensor(size: int, dtype: Any, device: Any) -> Any:
-    return torch.tensor(box_mean_matrix(size, GATE_WINDOW), dtype=dtype, device=device)
+    # Kept for the whole process: made in a restoration's inference mode, training could not go back through it.
+    with torch.inference_mode(False):
+        return torch.tensor(box_mean_matrix(size, GATE_WINDOW), dtype=dtype, device=device)
 
 
 def along(matrix: Any, array: Any, axis: int) -> Any:

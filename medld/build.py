@@ -1,11 +1,16 @@
-"""From configs to objects: the one place where a name becomes a class."""
+"""From configs to objects: the one place where a name becomes a class.
+
+MONAI takes seconds to import, so only a model that asks for it loads it.
+"""
 
 from __future__ import annotations
+
+from torch import nn
 
 from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
 from medld.diffusion.denoise import Denoiser
 from medld.diffusion.noise import Flow
-from medld.nn.autoencoder import SAMPLES, Autoencoder
+from medld.nn.autoencoder import SAMPLES, Autoencoder, LatentSpace
 from medld.nn.blocks import IMAGE_SCALE
 from medld.nn.conditions import SCAN_FEATURES, TIME_FEATURES
 from medld.nn.networks import Networks
@@ -17,9 +22,7 @@ def build_networks(config: ModelConfig) -> Networks:
     autoencoder = None if config.autoencoder is None else _autoencoder(config.autoencoder)
     denoiser = None
     if config.denoiser is not None and autoencoder is not None:
-        channels = autoencoder.latent_channels
-        backbone = _unet(config.denoiser, 2 * channels + 1, channels, SCAN_FEATURES + TIME_FEATURES)
-        denoiser = Denoiser(backbone, Flow(config.kappa))
+        denoiser = Denoiser(_backbone(config.denoiser, autoencoder.latent_channels), Flow(config.kappa))
     return Networks(
         one_step=None if config.one_step is None else _unet(config.one_step, 1, SAMPLES, SCAN_FEATURES, IMAGE_SCALE),
         autoencoder=autoencoder,
@@ -31,11 +34,25 @@ def build_networks(config: ModelConfig) -> Networks:
     )
 
 
+def _backbone(config: NetworkConfig, channels: int) -> nn.Module:
+    """A network from noisy latent, the scan's latent and the scan to a latent."""
+    inputs = 2 * channels + 1
+    if config.kind == "monai-unet":
+        from medld.nn.monai import MonaiUNet
+
+        return MonaiUNet(inputs, channels, config.channels, config.blocks)
+    return _unet(config, inputs, channels, SCAN_FEATURES + TIME_FEATURES)
+
+
 def _unet(config: NetworkConfig, inputs: int, outputs: int, features: int, scale: float = 1.0) -> UNet:
     return UNet(inputs, outputs, features, config.channels, config.blocks, config.embedding, scale)
 
 
-def _autoencoder(config: AutoencoderConfig) -> Autoencoder:
+def _autoencoder(config: AutoencoderConfig) -> LatentSpace:
+    if config.kind == "monai-kl":
+        from medld.nn.monai import MonaiAutoencoder
+
+        return MonaiAutoencoder(config.latent_channels, config.width, config.decoder_blocks)
     return Autoencoder(
         config.latent_channels, config.width, config.encoder_blocks, config.decoder_blocks, config.embedding
     )

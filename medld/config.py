@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medld.errors import ConfigError
 
@@ -23,21 +23,32 @@ class Schema(BaseModel):
 
 
 class NetworkConfig(Schema):
-    """A U-Net on the acquired grid (design, section 3)."""
+    """A U-Net on the acquired grid (design, section 3); MONAI's is told nothing but the time, as wide as it wants."""
 
+    kind: Literal["unet", "monai-unet"] = "unet"
     channels: tuple[int, int, int] = (64, 96, 144)
     blocks: tuple[int, int, int] = (2, 2, 3)
     embedding: int = Field(128, ge=8)
 
 
 class AutoencoderConfig(Schema):
-    """The autoencoder of what a scan did not measure."""
+    """The autoencoder of what a scan did not measure; MONAI's has no embedding, and as many blocks on either side."""
 
+    kind: Literal["acquired-grid", "monai-kl"] = "acquired-grid"
     latent_channels: int = Field(2, ge=1, le=8)
     width: int = Field(48, ge=4)
     encoder_blocks: int = Field(2, ge=1)
     decoder_blocks: int = Field(3, ge=1)
     embedding: int = Field(128, ge=8)
+
+    @model_validator(mode="after")
+    def _check_blocks(self) -> AutoencoderConfig:
+        if self.kind == "monai-kl" and self.encoder_blocks != self.decoder_blocks:
+            raise ValueError(
+                f"expected encoder_blocks = decoder_blocks for monai-kl, "
+                f"got {self.encoder_blocks} and {self.decoder_blocks}"
+            )
+        return self
 
 
 class ModelConfig(Schema):
@@ -52,6 +63,12 @@ class ModelConfig(Schema):
     modalities: tuple[Literal["mr", "ct"], ...] = ("mr",)
     balanced: tuple[float, int] = (0.35, 8)
     detail: tuple[float, int] = (0.8, 8)
+
+    @model_validator(mode="after")
+    def _check_one_step(self) -> ModelConfig:
+        if self.one_step is not None and self.one_step.kind == "monai-unet":
+            raise ValueError("expected a one_step of kind unet: monai-unet knows the time alone, and one step has none")
+        return self
 
 
 class SourceConfig(Schema):

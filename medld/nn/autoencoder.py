@@ -56,24 +56,23 @@ class Stack(nn.Module):
         return self.output_scale * self.head(self.blocks(x, embedding))  # type: ignore[no-any-return]
 
 
-class Autoencoder(nn.Module):
-    """Encoder, decoder and the table that standardises latents at every ratio."""
+class LatentSpace(nn.Module):
+    """Encoder, decoder and the table that standardises latents at every ratio; abstract.
+
+    Args:
+        latent_channels: C, numbers per acquired voxel.
+        encoder: Folded samples (B, 8, I, J, K) and geometry (B, 32) to mean and log variance (B, 2C, I, J, K).
+        decoder: Latent and scan (B, C + 1, I, J, K) and geometry to folded samples.
+    """
 
     latent_mean: Tensor
     latent_std: Tensor
 
-    def __init__(
-        self,
-        latent_channels: int = 2,
-        width: int = 48,
-        encoder_blocks: int = 2,
-        decoder_blocks: int = 3,
-        embedding: int = 128,
-    ) -> None:
+    def __init__(self, latent_channels: int, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.latent_channels = latent_channels
-        self.encoder = Stack(SAMPLES, 2 * latent_channels, width, encoder_blocks, embedding, zero=False)
-        self.decoder = Stack(latent_channels + 1, SAMPLES, width, decoder_blocks, embedding, zero=True)
+        self.encoder = encoder
+        self.decoder = decoder
         self.register_buffer("latent_mean", torch.zeros(RATIO_KNOTS, latent_channels))
         self.register_buffer("latent_std", torch.ones(RATIO_KNOTS, latent_channels))
 
@@ -102,6 +101,22 @@ class Autoencoder(nn.Module):
         # A channel that hardly varies would otherwise have its rounding blown up to unit variance.
         std = torch.maximum(std, SMALLEST_SHARE * std.amax(1, keepdim=True))
         return mean[:, :, None, None, None], std[:, :, None, None, None]
+
+
+class Autoencoder(LatentSpace):
+    """The autoencoder of the acquired grid: normalised per voxel, told the geometry, its decoder beside the scan."""
+
+    def __init__(
+        self,
+        latent_channels: int = 2,
+        width: int = 48,
+        encoder_blocks: int = 2,
+        decoder_blocks: int = 3,
+        embedding: int = 128,
+    ) -> None:
+        encoder = Stack(SAMPLES, 2 * latent_channels, width, encoder_blocks, embedding, zero=False)
+        decoder = Stack(latent_channels + 1, SAMPLES, width, decoder_blocks, embedding, zero=True)
+        super().__init__(latent_channels, encoder, decoder)
 
 
 def knot_weights(ratio: Tensor) -> Tensor:

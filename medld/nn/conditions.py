@@ -22,6 +22,9 @@ GEOMETRY_FEATURES = 4 * HARMONICS
 SCAN_FEATURES = GEOMETRY_FEATURES + 4 + len(CONTRASTS)
 TIME_FEATURES = 2 * HARMONICS
 
+TIME_STEP = 1.4
+"""Radians per harmonic at t = 1: less than half a turn, so that the first one alone tells t."""
+
 THICKNESS_TOLD = (0.6, 2.0)
 """Networks saw slices of these thicknesses (in spacings) in training; others are told clamped."""
 
@@ -53,5 +56,11 @@ class Conditions:
 
 def time_features(t: Tensor) -> Tensor:
     """Features of the diffusion time t in [0, 1], (B,) to (B, 16)."""
-    angles = t[:, None] * 1.4 * torch.arange(1, HARMONICS + 1, device=t.device)
+    angles = t[:, None] * TIME_STEP * torch.arange(1, HARMONICS + 1, device=t.device)
     return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+
+
+def time_of(features: Tensor) -> Tensor:
+    """The inverse of `time_features`, which are the last of `features` (B, F): t, (B,)."""
+    sine, cosine = features[:, -TIME_FEATURES], features[:, -HARMONICS]
+    return torch.atan2(sine, cosine) / TIME_STEP

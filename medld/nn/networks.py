@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from medld.nn.autoencoder import Autoencoder
+from medld.nn.autoencoder import LatentSpace
 
 if TYPE_CHECKING:  # networks do not depend on how they are sampled
     from medld.diffusion.denoise import Denoiser
@@ -26,12 +26,18 @@ class Networks:
     """
 
     one_step: nn.Module | None = None
-    autoencoder: Autoencoder | None = None
+    autoencoder: LatentSpace | None = None
     denoiser: Denoiser | None = None
     profile_map: Literal["inverse", "triangle"] = "inverse"
     fidelity: Literal["one-step", "latent"] = "one-step"
     modalities: tuple[str, ...] = ("mr",)
     presets: Mapping[str, tuple[float, int]] = field(default_factory=lambda: dict(PRESETS))
+
+    @property
+    def tileable(self) -> bool:
+        """Whether tiles with a halo give what the whole would; so it is unless a module says `tileable = False`."""
+        parts = (part for part in (self.one_step, self.autoencoder, self.denoiser) if part is not None)
+        return all(getattr(module, "tileable", True) for part in parts for module in part.modules())
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Networks:
         """Copies for use: on `device`, weights in `dtype`, channels last, no gradients, no dropout."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from medld.acquisition import Acquisition, AxisAcquisition, along
 from medld.diffusion.sample import euler
-from medld.nn.autoencoder import Autoencoder, fold, unfold
+from medld.nn.autoencoder import LatentSpace, fold, unfold
 from medld.nn.conditions import Conditions, time_features
 from medld.nn.networks import Networks
 from medld.nn.unet import RECEPTIVE_RADIUS
@@ -149,6 +149,6 @@ class AxisPass:
         return apply_tiled(lambda part: network(part.to(self.dtype)), x, size=size, halo=halo, progress=progress)
 
     @property
-    def _autoencoder(self) -> Autoencoder:
+    def _autoencoder(self) -> LatentSpace:
         assert self.networks.autoencoder is not None, "callers ask for latents only where there is an autoencoder"
         return self.networks.autoencoder

@@ -7,6 +7,7 @@ units. Without a model, or for a modality that it does not cover, the answer is 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from medld.acquisition import SMALLEST_LAMBDA, Acquisition, along, damping_for
-from medld.errors import RestorationError
+from medld.errors import InputError, RestorationError
 from medld.geometry import Grid
 from medld.intensity import TEXTURE, IntensityMap, estimate_noise, intensity_map
 from medld.nn.conditions import CONTRASTS, Conditions
@@ -33,6 +34,9 @@ UNTILED_VOXELS = 6_000_000
 
 BYTES_PER_VOXEL = {"float32": 64 * 4 * 7, "bfloat16": 64 * 2 * 7}
 """Peak of the networks per acquired voxel: seven live feature maps of 64 channels."""
+
+WHOLE_SHARE = 2.0
+"""Networks that cannot be tiled keep copies for their norms and skips: 1.6 to 1.9 times these bytes were seen."""
 
 PROGRAM_GIB = 0.7
 END_SLICES = 2
@@ -64,11 +68,18 @@ class SuperResolver:
         fine = prod(request.target.grid.shape)
         acquired = max((fine / request.target.ratios[axis] for axis in request.target.axes), default=0.0)
         in_networks = min(acquired, self._untiled_voxels(request)) if self._networks else 0
+        per_voxel = BYTES_PER_VOXEL[self.precision] * (1.0 if self._tileable else WHOLE_SHARE)
         arrays = (8 if request.samples > 1 else 6) * 4 * fine * 1.3
-        return float(arrays + BYTES_PER_VOXEL[self.precision] * in_networks) / 2**30 + PROGRAM_GIB
+        return float(arrays + per_voxel * in_networks) / 2**30 + PROGRAM_GIB
+
+    @property
+    def _tileable(self) -> bool:
+        return self._networks is None or self._networks.tileable
 
     def _untiled_voxels(self, request: Request) -> int:
         """Fixed by voxels and `--memory`, never by free memory, so that bytes repeat."""
+        if not self._tileable:
+            return sys.maxsize
         if request.memory_gib is None:
             return UNTILED_VOXELS
         room = request.memory_gib / 2 * 2**30 / BYTES_PER_VOXEL[self.precision]
@@ -79,6 +90,7 @@ class SuperResolver:
         """`volume` on `request.target.grid`.
 
         Raises:
+            InputError: The networks cannot be tiled and need more than `request.memory_gib` for the whole (E_TOO_BIG).
             RestorationError: The result is not finite.
         """
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
@@ -92,6 +104,8 @@ class SuperResolver:
         elif volume.modality not in (*networks.modalities, "unknown"):
             warnings.append(f"The model was not trained for {volume.modality.upper()}: {fallback}")
             networks = None
+        if networks is not None and not networks.tileable:
+            self._refuse_too_big(volume.grid, request)
         realism, steps = networks.presets[request.mode] if networks else (0.0, 1)
         realism = realism if request.realism is None else request.realism
         draws = request.samples if request.samples > 1 else 0
@@ -104,6 +118,17 @@ class SuperResolver:
         passes = len(request.target.axes) * (1 + (steps if realism > 0 else 0) + draws * steps)
         work = Work(torch.device(self.device), passes, progress)
         return _Job(networks, volume, request, dials, draws, self._dtype, warnings, work)
+
+    def _refuse_too_big(self, grid: Grid, request: Request) -> None:
+        """Tiles would give other numbers and more memory than allowed may end the program: neither, then."""
+        need = self.estimate_memory_gib(grid, request)
+        if request.memory_gib is not None and need > request.memory_gib:
+            raise InputError(
+                f"Expected to need at most {request.memory_gib:.3g} GiB of memory, this model needs about {need:.3g}: "
+                "its norms take in the whole scan, so it cannot work in tiles. Raise --memory, ask for a coarser "
+                "--spacing, or name another --model.",
+                "E_TOO_BIG",
+            )
 
     def residual(self, output: Volume, scan: Volume, request: Request, noise: float = 0.0) -> Residual:
         """How far `output`, imaged again, is from `scan`; `noise` in scanner units, 0 if unknown."""

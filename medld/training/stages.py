@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medld.config import TrainConfig
 from medld.diffusion.denoise import latent_loss
-from medld.nn.autoencoder import LARGEST_RATIO, RATIO_KNOTS, Autoencoder
+from medld.nn.autoencoder import LARGEST_RATIO, RATIO_KNOTS, LatentSpace
 from medld.nn.conditions import time_features
 from medld.nn.networks import Networks
 from medld.training.apply import Applier, Sample
@@ -170,7 +170,7 @@ def _present(samples: Tensor | None) -> Tensor:
     return samples
 
 
-def _autoencoder(modules: nn.ModuleDict) -> Autoencoder:
+def _autoencoder(modules: nn.ModuleDict) -> LatentSpace:
     module = modules["autoencoder"]
-    assert isinstance(module, Autoencoder)
+    assert isinstance(module, LatentSpace)
     return module
