@@ -1,0 +1,114 @@
+"""One pass along one axis, with the networks in hand."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from medld.acquisition import SMALLEST_LAMBDA, Acquisition, AxisAcquisition
+from medld.build import build_networks
+from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
+from medld.diffusion.denoise import Denoiser
+from medld.diffusion.noise import Flow
+from medld.nn.conditions import Conditions, time_features
+from medld.nn.networks import Networks
+from medld.superres.axis import SEED_STRIDE, AxisPass, Dials, Strength
+from medld.superres.work import Work
+
+SINGLE = 1e-5
+CPU = torch.device("cpu")
+AXIS = AxisAcquisition(15, 6)
+WHOLE = 10**9
+
+
+class Clock(nn.Module):
+    """A backbone that adds nothing and keeps the features that it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """(B, 2C + 1, I, J, K) to zeros (B, C, I, J, K)."""
+        self.seen.append(features)
+        return torch.zeros_like(x[:, : x.shape[1] // 2])
+
+
+def a_pass(networks: Networks, *, project: bool = True, shape: tuple[int, int] = (12, 10), seed: int = 0) -> AxisPass:
+    """A pass over six slices of random values."""
+    one = torch.ones(1)
+    slab = torch.rand(1, 1, *shape, 6, generator=torch.Generator().manual_seed(1))
+    return AxisPass(
+        networks.to(CPU, torch.float32),
+        AXIS,
+        slab,
+        Conditions(2.5 * one, 2.5 * one, one, 0 * one, 0 * one, torch.zeros(1, dtype=torch.long)),
+        Strength(torch.tensor(0.0), torch.tensor(SMALLEST_LAMBDA), project),
+        Dials(0.0, 2, seed, WHOLE),
+        torch.float32,
+        Work(CPU, 1, lambda _: None),
+    )
+
+
+def test_untrained_networks_leave_the_baseline() -> None:
+    tiny = NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8)
+    networks = build_networks(ModelConfig(one_step=tiny, autoencoder=AutoencoderConfig(width=4), denoiser=tiny))
+    one = a_pass(networks)
+    operator = Acquisition((None, None, AXIS))
+    expected = operator.crop(operator.baseline(one.slab))
+    assert torch.allclose(one.restore(), expected, atol=SINGLE)
+    assert torch.allclose(one.restore(draw=0), expected, atol=SINGLE)  # the decoder says nothing yet
+
+
+@pytest.mark.parametrize("draw", [None, 0])
+def test_tiles_equal_the_whole(networks: Networks, draw: int | None) -> None:
+    whole = a_pass(networks, shape=(8, 130))
+    tiled = replace(whole, dials=replace(whole.dials, untiled_voxels=1))
+    expected = whole.restore(draw)
+    assert torch.allclose(tiled.restore(draw), expected, atol=10 * SINGLE * float(expected.abs().max()), rtol=0)
+
+
+def test_draws_differ_and_repeat(networks: Networks) -> None:
+    first, again, second = (a_pass(networks).restore(draw) for draw in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, second, atol=0.01)
+
+
+def test_neighbouring_seeds_share_no_draw(networks: Networks) -> None:
+    assert torch.equal(
+        a_pass(networks, seed=1).restore(draw=0), a_pass(networks, seed=0).restore(draw=SEED_STRIDE)
+    )  # the first draw that two seeds have in common
+    assert not torch.equal(a_pass(networks, seed=1).restore(draw=0), a_pass(networks, seed=0).restore(draw=1))
+
+
+def test_the_latents_table_cancels_where_the_denoiser_adds_nothing(networks: Networks) -> None:
+    assert networks.autoencoder is not None
+    other = copy.deepcopy(networks.autoencoder)
+    other.latent_mean.add_(1.0)
+    other.latent_std.mul_(3.0)
+    silent = replace(networks, fidelity="latent", denoiser=Denoiser(Clock(), Flow()))
+    first, second = (a_pass(replace(silent, autoencoder=a)).restore() for a in (networks.autoencoder, other))
+    assert torch.allclose(first, second, atol=10 * SINGLE)
+
+
+def test_the_denoiser_is_told_the_scan_and_the_time(networks: Networks) -> None:
+    clock = Clock()
+    one = a_pass(networks)  # its networks are copies for use
+    one = replace(one, networks=replace(one.networks, denoiser=Denoiser(clock, Flow())))
+    one.restore(draw=0)
+    scan = one.conditions.features()
+    expected = [torch.cat([scan, time_features(torch.tensor([t]))], dim=1) for t in (1.0, 0.5)]
+    assert len(clock.seen) == 2
+    assert all(torch.equal(a, b) for a, b in zip(clock.seen, expected, strict=True))
+
+
+def test_the_noise_field_is_one_for_the_whole_slab(networks: Networks) -> None:
+    """A slab's tile is no slab of its own: its noise depends on where it lies."""
+    large = a_pass(networks, project=False, shape=(8, 124))
+    small = replace(large, slab=large.slab[:, :, :, 4:])
+    assert not torch.allclose(large.restore(draw=0)[..., 64:70, :], small.restore(draw=0)[..., 60:66, :], atol=0.01)
+    assert torch.allclose(large.restore()[..., 64:70, :], small.restore()[..., 60:66, :], atol=SINGLE * 100)

@@ -1,0 +1,90 @@
+"""What training minimises is least at the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from medld.acquisition import along
+from medld.config import DataConfig
+from medld.dataset import Fine
+from medld.nn.autoencoder import fold
+from medld.training.apply import Applier, Sample
+from medld.training.draw import Drawer
+from medld.training.objective import EPSILON, add_profile, charbonnier, gain, image_loss
+from medld.training.plan import make_plan
+
+BEYOND = 0.05
+"""Share of the loss: slices at the ends see past the crop, where even the truth answers with the baseline."""
+
+
+@pytest.fixture
+def sample(volumes: list[Fine], data_config: Callable[..., DataConfig]) -> Sample:
+    """Two crops at ratio 3, without noise."""
+    config = data_config(slices=16, noise_share=0.0, degrade="gaussian")
+    draw = Drawer(volumes, config, 2).draw(0, 0, 1.0, ratio=3.0)
+    return Applier(volumes, torch.device("cpu"), "inverse", latents=True).apply(make_plan(draw, config.in_plane))
+
+
+def perfect(sample: Sample) -> torch.Tensor:
+    """The profile that turns the baseline into the truth."""
+    missing = sample.high_res - sample.operator.crop(sample.baseline)
+    return fold(along(sample.acquisition.like("to_profile", missing), missing, -1))
+
+
+def nothing(sample: Sample) -> torch.Tensor:
+    """The profile of an untrained network."""
+    return torch.zeros_like(perfect(sample))
+
+
+def test_charbonnier_is_quadratic_near_zero_and_linear_far_away() -> None:
+    assert charbonnier(torch.zeros(2, 3)).tolist() == [0, 0]
+    small, large = torch.full((1, 4), 1e-3), torch.full((1, 4), 100.0)
+    assert float(charbonnier(small)) == pytest.approx(1e-6 / (2 * EPSILON), rel=0.01)
+    assert float(charbonnier(large)) == pytest.approx(100 - EPSILON, rel=1e-4)
+    assert torch.equal(charbonnier(-large), charbonnier(large))
+
+
+def test_the_loss_is_per_item() -> None:
+    rows = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    assert charbonnier(rows).tolist() == pytest.approx([0, (1 + EPSILON**2) ** 0.5 - EPSILON])
+
+
+def test_the_truth_costs_next_to_nothing(sample: Sample) -> None:
+    assert (image_loss(sample, perfect(sample)) < BEYOND * image_loss(sample, nothing(sample))).all()
+
+
+def test_an_answer_is_added_to_the_baseline_and_says_nothing_beyond_the_faces(sample: Sample) -> None:
+    single = 1e-5
+    padded, margin = add_profile(sample, perfect(sample)), sample.acquisition.margin
+    assert torch.allclose(sample.operator.crop(padded), sample.high_res, atol=single)
+    for end in (slice(0, margin), slice(-margin, None)):
+        assert torch.equal(padded[..., end], sample.baseline[..., end])
+
+
+def test_the_loss_falls_on_the_way_to_the_truth(sample: Sample) -> None:
+    losses = torch.stack([image_loss(sample, share * perfect(sample)) for share in (0.0, 0.3, 0.6, 0.9, 1.0)])
+    assert (losses.diff(dim=0) < 0).all()
+
+
+def test_what_the_projection_replaces_is_not_left_free(sample: Sample) -> None:
+    """An offset is projected away, but it still costs before the projection."""
+    assert (image_loss(sample, perfect(sample) + 0.05) > 5 * image_loss(sample, perfect(sample))).all()
+
+
+def test_gain_is_zero_for_nothing_and_large_for_the_truth(sample: Sample) -> None:
+    assert float(gain(sample, nothing(sample))) == pytest.approx(0, abs=1e-3)
+    assert float(gain(sample, 0.5 * perfect(sample))) == pytest.approx(6.02, abs=1)  # half the error
+    assert float(gain(sample, perfect(sample))) > 15
+    assert float(gain(sample, -0.5 * perfect(sample))) < -3
+
+
+def test_an_answer_leads_back_to_its_network(sample: Sample) -> None:
+    profile = nothing(sample).requires_grad_()
+    image_loss(sample, profile).sum().backward()
+    assert profile.grad is not None
+    assert profile.grad.abs().max() > 0
+    step = profile.detach() - 1e-3 * profile.grad / profile.grad.abs().max()
+    assert image_loss(sample, step).sum() < image_loss(sample, profile).sum()
