@@ -29,6 +29,7 @@ def build_networks(config: ModelConfig) -> Networks:
         denoiser=denoiser,
         profile_map=config.profile_map,
         fidelity=config.fidelity,
+        start=config.start,
         modalities=config.modalities,
         presets={"fidelity": (0.0, 1), "balanced": config.balanced, "detail": config.detail},
     )

@@ -60,6 +60,7 @@ class ModelConfig(Schema):
     denoiser: NetworkConfig | None = None
     kappa: float = Field(0.5, gt=0)
     fidelity: Literal["one-step", "latent"] = "one-step"
+    start: Literal["baseline", "mean"] = "baseline"
     modalities: tuple[Literal["mr", "ct"], ...] = ("mr",)
     balanced: tuple[float, int] = (0.35, 8)
     detail: tuple[float, int] = (0.8, 8)

@@ -30,6 +30,7 @@ HIGH_PASS = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / np.sqrt(70.0)
 """Fourth difference of unit norm: white noise passes with its deviation unchanged, parabolas do not."""
 
 WINDOW = 9
+SUPPORT = WINDOW + len(HIGH_PASS) - 1
 QUIETEST = 0.10
 MAD_TO_DEVIATION = 1.4826
 QUIETEST_OF_WHITE_NOISE = 0.727
@@ -70,21 +71,27 @@ def estimate_noise(scan: Tensor, texture: float = TEXTURE) -> Tensor:
     Zero means that no noise stands out from texture. Windows never cross slices, so the slice profile
     does not matter. Scans too small or too dark for one window give zero.
     """
-    slices = scan[:, 0].float().permute(0, 3, 1, 2)
-    batch, count, rows, columns = slices.shape
-    if min(rows, columns) < WINDOW + 4:
+    batch, _, rows, columns, count = scan.shape
+    if min(rows, columns) < SUPPORT:
         return scan.new_zeros(batch)
-    flat = slices.reshape(batch * count, 1, rows, columns)
-    taps = flat.new_tensor(HIGH_PASS)
-    high = functional.conv2d(functional.conv2d(flat, taps.view(1, 1, 5, 1)), taps.view(1, 1, 1, 5)).abs()
-    # A window counts when the filter's whole support under it lies in tissue: a minimum over 5 x 5, then over 9 x 9.
-    tissue = -functional.max_pool2d(-(flat > TISSUE).float(), 5, stride=1)
-    windows = functional.unfold(high, WINDOW, stride=WINDOW)
-    inside = functional.unfold(tissue, WINDOW, stride=WINDOW).amin(1)
-    deviation = MAD_TO_DEVIATION * windows.median(1).values
-    deviation = deviation.masked_fill(inside < 0.5, torch.inf).reshape(batch, -1).sort(1).values
+    # A window counts when all that its filter sees is tissue.
+    dark = (scan <= TISSUE).to(scan.dtype)
+    dark = functional.max_pool3d(dark, (SUPPORT, SUPPORT, 1), stride=(WINDOW, WINDOW, 1))[:, 0]
+    high = _fourth_difference(_fourth_difference(scan[:, 0], 1), 2).abs()
+    down, across = dark.shape[1:3]
+    windows = high[:, : down * WINDOW, : across * WINDOW].reshape(batch, down, WINDOW, across, WINDOW, count)
+    windows = windows.permute(0, 1, 3, 5, 2, 4).reshape(batch, -1, WINDOW * WINDOW)
+    deviation = MAD_TO_DEVIATION * windows.median(2).values
+    deviation = deviation.masked_fill(dark.flatten(1) > 0, torch.inf).sort(1).values
     valid = deviation.isfinite().sum(1)
     index = (QUIETEST * (valid - 1).clamp(min=0)).long()
     quietest = deviation.gather(1, index[:, None])[:, 0]
     quietest = torch.where(valid > 0, quietest, torch.zeros_like(quietest))
     return ((quietest / QUIETEST_OF_WHITE_NOISE) ** 2 - texture**2).clamp(min=0).sqrt()
+
+
+def _fourth_difference(x: Tensor, axis: int) -> Tensor:
+    """x convolved with [1, -4, 6, -4, 1] / sqrt(70) along `axis`, where the whole filter fits."""
+    size = x.shape[axis] - len(HIGH_PASS) + 1
+    parts = [float(tap) * x.narrow(axis, start, size) for start, tap in enumerate(HIGH_PASS)]
+    return parts[0] + parts[1] + parts[2] + parts[3] + parts[4]

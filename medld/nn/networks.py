@@ -22,7 +22,8 @@ PRESETS = {"fidelity": (0.0, 1), "balanced": (0.35, 8), "detail": (0.8, 8)}
 class Networks:
     """One-step network, autoencoder and denoiser; a part that was not trained is None.
 
-    `presets` gives (realism, steps) of each mode; `fidelity` says which form answers at realism 0.
+    `presets` gives (realism, steps) of each mode; `fidelity` says which form answers at realism 0, `start` whose
+    latent the flow starts at: the baseline's or, where there is a one-step network, its answer's.
     """
 
     one_step: nn.Module | None = None
@@ -30,6 +31,7 @@ class Networks:
     denoiser: Denoiser | None = None
     profile_map: Literal["inverse", "triangle"] = "inverse"
     fidelity: Literal["one-step", "latent"] = "one-step"
+    start: Literal["baseline", "mean"] = "baseline"
     modalities: tuple[str, ...] = ("mr",)
     presets: Mapping[str, tuple[float, int]] = field(default_factory=lambda: dict(PRESETS))
 

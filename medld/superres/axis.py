@@ -3,6 +3,8 @@
     fidelity   x_1, the posterior mean
     otherwise  x_1 + realism (x_K - x_1), x_K a sample of K steps, projected again
 
+The flow that makes samples starts at the latent of the baseline or, where the model says so, of x_1 itself.
+
 Everything here is in network units, (1, C, I, J, K) with the coarse axis last. Source: design, sections 2 to 4.
 """
 
@@ -64,17 +66,19 @@ class AxisPass:
 
     def restore(self, draw: int | None = None) -> Tensor:
         """The slab on the target grid (1, 1, I, J, n): the slider's position, or the pure sample `draw`."""
+        fine = self._mean()
+        if draw is not None:
+            fine = self._sampled(draw, fine)
+        elif self.dials.realism > 0:
+            fine = fine + self.dials.realism * (self._sampled(0, fine) - fine)
+        return self._completed(fine)
+
+    def _completed(self, fine: Tensor) -> Tensor:
+        """Baseline plus a correction, projected onto the slab: (1, 1, I, J, n)."""
         acquisition = Acquisition((None, None, self.axis))
         with self.work.timed("baseline"):
-            baseline = acquisition.baseline(self.slab, self.strength.damping)
-        if draw is not None:
-            fine = self._sampled(draw)
-        else:
-            fine = self._mean()
-            if self.dials.realism > 0:
-                fine = fine + self.dials.realism * (self._sampled(0) - fine)
+            padded = acquisition.baseline(self.slab, self.strength.damping) + acquisition.pad(fine)
         with self.work.timed("projection"):
-            padded = baseline + acquisition.pad(fine)
             if self.strength.project:
                 padded = acquisition.project(padded, self.slab, self.strength.noise, self.strength.damping)
             return acquisition.crop(padded)  # type: ignore[no-any-return]
@@ -82,24 +86,29 @@ class AxisPass:
     def _mean(self) -> Tensor:
         """The posterior mean's correction to the baseline, (1, 1, I, J, n)."""
         if self.networks.one_step is None or self.networks.fidelity == "latent":
-            return self._latent(steps=1, noise=None)
+            return self._latent(self._known_samples(), steps=1, noise=None)
         features = self.conditions.features()
         one_step = self.networks.one_step
         with self.work.timed("one-step"):
             return self._to_target(self._tiled(lambda x: one_step(x, features), self.slab, HALO, share=1.0))
 
-    def _sampled(self, draw: int) -> Tensor:
+    def _sampled(self, draw: int, mean: Tensor) -> Tensor:
         """A sample's correction; its noise field is drawn whole and on the CPU, so tiles and devices agree on it."""
+        if self.networks.start == "mean":
+            completed = self._completed(mean)
+            samples = fold(along(self.axis.like("to_profile", completed), completed, -1))
+        else:
+            samples = self._known_samples()
         generator = torch.Generator().manual_seed(self.dials.seed * SEED_STRIDE + draw)
         shape = (1, self._autoencoder.latent_channels, *self.slab.shape[2:])
         noise = torch.randn(shape, generator=generator).to(self.slab.device)
-        return self._latent(steps=self.dials.steps, noise=noise)
+        return self._latent(samples, steps=self.dials.steps, noise=noise)
 
-    def _latent(self, *, steps: int, noise: Tensor | None) -> Tensor:
-        """Encode what the baseline knows, restore the latent, decode: a correction (1, 1, I, J, n)."""
+    def _latent(self, samples: Tensor, *, steps: int, noise: Tensor | None) -> Tensor:
+        """Encode what is known (1, 8, I, J, K), restore the latent, decode: a correction (1, 1, I, J, n)."""
         ratio = self.conditions.ratio
         with self.work.timed("encode"):
-            low_res = self._autoencoder.standardise(self._encoded(), ratio)
+            low_res = self._autoencoder.standardise(self._encoded(samples), ratio)
         assert self.networks.denoiser is not None, "callers ask for latents only where there is a denoiser"
         start = low_res if noise is None else self.networks.denoiser.flow.start(low_res, noise)
         with self.work.timed("denoise"):
@@ -107,9 +116,12 @@ class AxisPass:
         with self.work.timed("decode"):
             return self._to_target(self._decoded(self._autoencoder.unstandardise(latent, ratio)))
 
-    def _encoded(self) -> Tensor:
+    def _known_samples(self) -> Tensor:
+        """The baseline on the profile grid, folded (1, 8, I, J, K)."""
         wide = Acquisition((None, None, self.axis.on_profile_grid()))
-        samples = fold(wide.crop(wide.baseline(self.slab, self.strength.damping)))
+        return fold(wide.crop(wide.baseline(self.slab, self.strength.damping)))
+
+    def _encoded(self, samples: Tensor) -> Tensor:
         geometry = self.conditions.geometry()
         return self._tiled(lambda x: self._autoencoder.encode(x, geometry).mean, samples, HALO_AUTOENCODER)
 

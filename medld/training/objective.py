@@ -24,6 +24,13 @@ def add_profile(sample: Sample, profile: Tensor) -> Tensor:
     return sample.baseline + sample.operator.pad(fine)  # type: ignore[no-any-return]
 
 
+def completed(sample: Sample, profile: Tensor) -> Tensor:
+    """Baseline plus profile, projected onto the scan as far as its noise allows: (B, 1, I, J, n)."""
+    padded = add_profile(sample, profile)
+    projected = sample.operator.project(padded, sample.low_res, sample.noise, sample.damping)
+    return sample.operator.crop(projected)  # type: ignore[no-any-return]
+
+
 def image_loss(sample: Sample, profile: Tensor) -> Tensor:
     """Weighted distance to the truth before and after the (gated) projection, (B,)."""
     operator = sample.operator
@@ -37,8 +44,7 @@ def image_loss(sample: Sample, profile: Tensor) -> Tensor:
 @torch.no_grad()
 def gain(sample: Sample, profile: Tensor) -> Tensor:
     """PSNR of the projected answer over the projected baseline's, dB over the batch's tissue: a progress figure."""
-    operator = sample.operator
     tissue = sample.high_res > 0.05
-    restored = operator.project(add_profile(sample, profile), sample.low_res, sample.noise, sample.damping)
-    errors = [((x - sample.high_res).square() * tissue).sum() for x in (sample.known, operator.crop(restored))]
+    candidates = (sample.known, completed(sample, profile))
+    errors = [((x - sample.high_res).square() * tissue).sum() for x in candidates]
     return 10 * torch.log10(errors[0] / errors[1])

@@ -10,14 +10,15 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from medld.acquisition import along
 from medld.config import TrainConfig
 from medld.diffusion.denoise import latent_loss
-from medld.nn.autoencoder import LARGEST_RATIO, RATIO_KNOTS, LatentSpace
+from medld.nn.autoencoder import LARGEST_RATIO, RATIO_KNOTS, LatentSpace, fold
 from medld.nn.conditions import time_features
 from medld.nn.networks import Networks
 from medld.training.apply import Applier, Sample
 from medld.training.draw import Drawer
-from medld.training.objective import add_profile, charbonnier, gain, image_loss
+from medld.training.objective import add_profile, charbonnier, completed, gain, image_loss
 from medld.training.plan import make_plan
 
 AT_THE_END = 0.5
@@ -102,7 +103,7 @@ class AutoencoderStage(Stage):
 
 
 class Joint(Stage):
-    """The denoiser, and the decoder with it; the encoder is frozen."""
+    """The denoiser, and the decoder with it; the encoder is frozen, and so is a one-step network to start from."""
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__(networks, config)
@@ -110,6 +111,14 @@ class Joint(Stage):
         assert networks.denoiser is not None, "the config of this stage has a denoiser"
         networks.autoencoder.encoder.requires_grad_(False)
         self.modules = nn.ModuleDict({"denoiser": networks.denoiser, "autoencoder": networks.autoencoder})
+
+    def _start(self, sample: Sample) -> Tensor:
+        """What the flow starts from, on the profile grid: the baseline, or the frozen one-step network's answer."""
+        if self.networks.start == "baseline" or self.networks.one_step is None:
+            return _present(sample.known_samples)
+        profile = self.networks.one_step(sample.low_res.to(self.dtype), sample.conditions.features())
+        fine = completed(sample, profile)
+        return fold(along(sample.acquisition.like("to_profile", fine), fine, -1))
 
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Image loss of the decoded estimate, latent error, and the autoencoder's own loss so that it stays one."""
@@ -119,14 +128,14 @@ class Joint(Stage):
         with torch.no_grad():
             raw = autoencoder.encode(_present(sample.true_samples).to(self.dtype), geometry).mean
             latent = autoencoder.standardise(raw, ratio)
-            known = autoencoder.encode(_present(sample.known_samples).to(self.dtype), geometry).mean
+            known = autoencoder.encode(self._start(sample).to(self.dtype), geometry).mean
             low_res = autoencoder.standardise(known, ratio)
         t, noise = _times(len(ratio), low_res, generator)
         z_t = denoiser.flow.diffuse(latent, low_res, noise, t)  # type: ignore[operator,union-attr]
         features = torch.cat([sample.conditions.features(), time_features(t)], dim=1)
         estimate = denoiser(z_t, low_res, scan, features)
-        both = torch.cat([autoencoder.unstandardise(estimate, ratio), raw])
-        profile, true_profile = autoencoder.decode(both, scan.repeat(2, 1, 1, 1, 1), geometry.repeat(2, 1)).chunk(2)
+        profile = autoencoder.decode(autoencoder.unstandardise(estimate, ratio), scan, geometry)
+        true_profile = autoencoder.decode(raw, scan, geometry)
         image = image_loss(sample, profile)
         if self.config.image_loss_at == "one":
             image = torch.where(t == 1, image, image.new_zeros(()))
