@@ -18,7 +18,6 @@ Lengths are in fine voxels unless they say mm. Source: reference design, section
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil, prod
@@ -27,7 +26,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import spline_filter1d
 from scipy.special import erf
 from torch.nn import functional
 
@@ -78,7 +76,6 @@ def spline_matrix(slices: int, positions: NDArray[Any]) -> Matrix:
     The spline is even about the outer faces (-.5 and slices - .5), so it is level there, and constant beyond.
     """
     clamped = np.clip(positions, -0.5, slices - 0.5)
-    coefficients = spline_filter1d(np.eye(slices), order=3, axis=0, mode="reflect", output=np.float64)
     first = np.floor(clamped).astype(int) - 1
     basis = np.zeros((len(positions), slices))
     for tap in range(4):
@@ -87,7 +84,15 @@ def spline_matrix(slices: int, positions: NDArray[Any]) -> Matrix:
         weight = np.where(distance < 1, near, np.clip(2 - distance, 0, None) ** 3 / 6)
         index = (first + tap) % (2 * slices)
         np.add.at(basis, (np.arange(len(positions)), np.minimum(index, 2 * slices - 1 - index)), weight)
-    return np.asarray(basis @ coefficients)
+    return np.asarray(basis @ _spline_coefficients(slices))
+
+
+def _spline_coefficients(slices: int) -> Matrix:
+    """From samples to coefficients: the inverse of 1/6, 4/6, 1/6, mirrored about the outer faces."""
+    samples = (4 * np.eye(slices) + np.eye(slices, k=1) + np.eye(slices, k=-1)) / 6
+    samples[0, 0] += 1 / 6
+    samples[-1, -1] += 1 / 6
+    return np.asarray(np.linalg.inv(samples))
 
 
 def keys_matrix(fine: int, samples: int) -> Matrix:
@@ -236,10 +241,12 @@ class AxisAcquisition:
 class Acquisition:
     """A scan's three array axes: an `AxisAcquisition` where it is coarse, None where it is left alone.
 
-    "Padded" arrays are fine arrays with each coarse axis' margin on both sides.
+    "Padded" arrays are fine arrays with each coarse axis' margin on both sides. `slice_axis` (0, 1 or 2) is the
+    one that the noise gate's windows do not cross; the caller knows it, the order of storage does not tell.
     """
 
     axes: tuple[AxisAcquisition | None, AxisAcquisition | None, AxisAcquisition | None]
+    slice_axis: int = 2
 
     @property
     def _coarse(self) -> list[tuple[int, AxisAcquisition]]:
@@ -291,14 +298,9 @@ class Acquisition:
 
     def _gate(self, residual: Any, noise: Any) -> Any:
         power = residual * residual
-        for index in self._plane():
+        for index in (axis - 3 for axis in range(3) if axis != self.slice_axis):
             power = along(_box_mean_like(power.shape[index], power), power, index)
         return (1 - noise * noise / (power + 1e-12)).clip(0, 1)
-
-    def _plane(self) -> Iterable[int]:
-        """The two axes that span a slice; where all axes are coarse, any two serve."""
-        untouched = [index - 3 for index, axis in enumerate(self.axes) if axis is None]
-        return (untouched + [index for index in (-3, -2, -1) if index not in untouched])[:2]
 
     def crop(self, padded: Any) -> Any:
         """The fine array without its margins."""

@@ -14,7 +14,8 @@ from medld.nn.autoencoder import SAMPLES, Autoencoder, LatentSpace
 from medld.nn.blocks import IMAGE_SCALE
 from medld.nn.conditions import SCAN_FEATURES, TIME_FEATURES
 from medld.nn.networks import Networks
-from medld.nn.unet import UNet
+from medld.nn.unet import UNet, receptive_radius
+from medld.patches import ALIGN
 
 
 def build_networks(config: ModelConfig) -> Networks:
@@ -30,6 +31,8 @@ def build_networks(config: ModelConfig) -> Networks:
         profile_map=config.profile_map,
         fidelity=config.fidelity,
         start=config.start,
+        halo=max((_halo(receptive_radius(n.blocks)[0]) for n in (config.one_step, config.denoiser) if n), default=0),
+        autoencoder_halo=_halo(_autoencoder_radius(config.autoencoder)),
         modalities=config.modalities,
         presets={"fidelity": (0.0, 1), "balanced": config.balanced, "detail": config.detail},
     )
@@ -57,3 +60,12 @@ def _autoencoder(config: AutoencoderConfig) -> LatentSpace:
     return Autoencoder(
         config.latent_channels, config.width, config.encoder_blocks, config.decoder_blocks, config.embedding
     )
+
+
+def _autoencoder_radius(config: AutoencoderConfig | None) -> int:
+    """Two convolutions a block, one before and one after."""
+    return 0 if config is None else 2 + 2 * max(config.encoder_blocks, config.decoder_blocks)
+
+
+def _halo(radius: int) -> int:
+    return -(-radius // ALIGN) * ALIGN

@@ -58,18 +58,25 @@ def load_model(name_or_dir: str | Path = DEFAULT) -> Model:
         raise CheckpointError(
             f"Expected a model folder with {CARD} or the name of a shipped model ({known}), got '{name_or_dir}'."
         )
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / CARD} is not valid JSON: {error}. Copy the model again.") from error
-    config = parse_config(card.pop("config", {}), ModelConfig, origin=str(folder / CARD))
+    card = _read_card(folder / CARD)
+    config = parse_config(card.pop("config"), ModelConfig, origin=str(folder / CARD))
     networks = build_networks(config)
-    hashes: dict[str, str] = card.pop("sha256", {})
+    hashes: dict[str, str] = card.pop("sha256")
     for part in PARTS:
         module = getattr(networks, part)
         if module is not None:
             _load_part(module, folder / f"{part}.safetensors", hashes)
     return Model(folder.name, config, networks, hashes, card)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}. Copy the model again.") from error
+    if not (isinstance(card, dict) and all(isinstance(card.get(key), dict) for key in ("config", "sha256"))):
+        raise CheckpointError(f"Expected the keys config and sha256, each with keys of its own, in {path}.")
+    return card
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -66,6 +66,12 @@ class ModelConfig(Schema):
     detail: tuple[float, int] = (0.8, 8)
 
     @model_validator(mode="after")
+    def _latents_for_the_denoiser(self) -> ModelConfig:
+        if self.denoiser is not None and self.autoencoder is None:
+            raise ValueError("a denoiser works on latents: give model.autoencoder as well, or leave denoiser out")
+        return self
+
+    @model_validator(mode="after")
     def _check_one_step(self) -> ModelConfig:
         if self.one_step is not None and self.one_step.kind == "monai-unet":
             raise ValueError("expected a one_step of kind unet: monai-unet knows the time alone, and one step has none")
@@ -128,6 +134,16 @@ class TrainConfig(Schema):
     validation: tuple[Path, ...] = ()
     compile: bool = False
 
+    @model_validator(mode="after")
+    def _networks_of_the_stage(self) -> TrainConfig:
+        needed = {"one-step": ("one_step",), "autoencoder": ("autoencoder",), "joint": ("autoencoder", "denoiser")}
+        missing = [name for name in needed[self.stage] if getattr(self.model, name) is None]
+        if missing:
+            raise ValueError(
+                f"stage {self.stage} trains model.{' and model.'.join(missing)}, which the config leaves out"
+            )
+        return self
+
 
 T = TypeVar("T", bound=Schema)
 
@@ -183,4 +199,9 @@ def _set(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise ConfigError(f"Expected '{parent}' of '{key}' to hold keys, it holds a value.")
-    content[last] = yaml.safe_load(value)
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"Expected a YAML value in --set {key}=..., got '{value}'. Quote it for the shell."
+        ) from error

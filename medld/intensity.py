@@ -33,7 +33,7 @@ WINDOW = 9
 SUPPORT = WINDOW + len(HIGH_PASS) - 1
 QUIETEST = 0.10
 MAD_TO_DEVIATION = 1.4826
-QUIETEST_OF_WHITE_NOISE = 0.727
+QUIETEST_OF_WHITE_NOISE = 0.736
 """The tenth percentile of such windows' deviations on white noise of deviation one."""
 
 TEXTURE = 0.006

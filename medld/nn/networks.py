@@ -24,6 +24,8 @@ class Networks:
 
     `presets` gives (realism, steps) of each mode; `fidelity` says which form answers at realism 0, `start` whose
     latent the flow starts at: the baseline's or, where there is a one-step network, its answer's.
+    The halos, in voxels, are how far the U-Nets and the autoencoder's halves look in-plane, rounded up to the tiles'
+    alignment.
     """
 
     one_step: nn.Module | None = None
@@ -32,6 +34,8 @@ class Networks:
     profile_map: Literal["inverse", "triangle"] = "inverse"
     fidelity: Literal["one-step", "latent"] = "one-step"
     start: Literal["baseline", "mean"] = "baseline"
+    halo: int = 56
+    autoencoder_halo: int = 8
     modalities: tuple[str, ...] = ("mr",)
     presets: Mapping[str, tuple[float, int]] = field(default_factory=lambda: dict(PRESETS))
 

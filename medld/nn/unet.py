@@ -10,8 +10,19 @@ from medld.nn.blocks import Blocks, Conv, Embedding, Up
 
 STRIDES = ((2, 2, 1), (2, 2, 2))
 MULTIPLES = (4, 4, 2)
-RECEPTIVE_RADIUS = (53, 53, 31)
-"""How far, in voxels, an input voxel can reach with blocks (2, 2, 3); halos of tiles must cover it."""
+
+
+def receptive_radius(blocks: tuple[int, int, int]) -> tuple[int, int, int]:
+    """How far, in voxels of each axis, an input voxel can reach; halos of tiles must cover it.
+
+    A block is two convolutions; those of the outer levels stand on the way down and up. Whatever the place of the
+    voxel within a stride, the last term allows for it.
+    """
+    radius = []
+    for axis in range(3):
+        middle, deep = STRIDES[0][axis], STRIDES[0][axis] * STRIDES[1][axis]
+        radius.append(2 + 4 * blocks[0] + 4 * blocks[1] * middle + 2 * blocks[2] * deep + deep - 1)
+    return radius[0], radius[1], radius[2]
 
 
 class UNet(nn.Module):

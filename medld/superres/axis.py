@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,14 +23,11 @@ from medld.diffusion.sample import euler
 from medld.nn.autoencoder import LatentSpace, fold, unfold
 from medld.nn.conditions import Conditions, time_features
 from medld.nn.networks import Networks
-from medld.nn.unet import RECEPTIVE_RADIUS
 from medld.patches import ALIGN, apply_tiled
 from medld.superres.work import Work
 
-HALO = -(-RECEPTIVE_RADIUS[0] // ALIGN) * ALIGN
-HALO_AUTOENCODER = 8
-SEED_STRIDE = 1009
-"""Noise of draw i under seed s is that of seed 1009 s + i: neighbouring seeds share no draw of the first thousand."""
+SMALLEST_TILE = 56
+"""In-plane edge; below it nearly all that is computed is halo."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,13 @@ class Dials:
 
 @dataclass(frozen=True)
 class AxisPass:
-    """The networks on one axis of a scan `slab` (1, 1, I, J, K)."""
+    """The networks on one axis of a scan `slab` (1, 1, I, J, K); `remaining` axes of it are still coarse."""
 
     networks: Networks
     axis: AxisAcquisition
     slab: Tensor
     conditions: Conditions
+    remaining: int
     strength: Strength
     dials: Dials
     dtype: torch.dtype
@@ -90,7 +89,9 @@ class AxisPass:
         features = self.conditions.features()
         one_step = self.networks.one_step
         with self.work.timed("one-step"):
-            return self._to_target(self._tiled(lambda x: one_step(x, features), self.slab, HALO, share=1.0))
+            return self._to_target(
+                self._tiled(lambda x: one_step(x, features), self.slab, self.networks.halo, share=1.0)
+            )
 
     def _sampled(self, draw: int, mean: Tensor) -> Tensor:
         """A sample's correction; its noise field is drawn whole and on the CPU, so tiles and devices agree on it."""
@@ -99,7 +100,8 @@ class AxisPass:
             samples = fold(along(self.axis.like("to_profile", completed), completed, -1))
         else:
             samples = self._known_samples()
-        generator = torch.Generator().manual_seed(self.dials.seed * SEED_STRIDE + draw)
+        seed = np.random.SeedSequence((self.dials.seed, draw, self.remaining)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(seed[0] >> 1))
         shape = (1, self._autoencoder.latent_channels, *self.slab.shape[2:])
         noise = torch.randn(shape, generator=generator).to(self.slab.device)
         return self._latent(samples, steps=self.dials.steps, noise=noise)
@@ -123,7 +125,9 @@ class AxisPass:
 
     def _encoded(self, samples: Tensor) -> Tensor:
         geometry = self.conditions.geometry()
-        return self._tiled(lambda x: self._autoencoder.encode(x, geometry).mean, samples, HALO_AUTOENCODER)
+        return self._tiled(
+            lambda x: self._autoencoder.encode(x, geometry).mean, samples, self.networks.autoencoder_halo
+        )
 
     def _denoised(self, z: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
         denoiser, channels = self.networks.denoiser, z.shape[1]
@@ -134,7 +138,7 @@ class AxisPass:
         residual = self._tiled(
             lambda x: denoiser.residual(x[:, :channels], x[:, channels:-1], x[:, -1:], features),
             stacked,
-            HALO,
+            self.networks.halo,
             share=1.0,
         )
         return low_res + residual
@@ -142,7 +146,9 @@ class AxisPass:
     def _decoded(self, latent: Tensor) -> Tensor:
         geometry = self.conditions.geometry()
         both = torch.cat([latent, self.slab], dim=1)
-        return self._tiled(lambda x: self._autoencoder.decode(x[:, :-1], x[:, -1:], geometry), both, HALO_AUTOENCODER)
+        return self._tiled(
+            lambda x: self._autoencoder.decode(x[:, :-1], x[:, -1:], geometry), both, self.networks.autoencoder_halo
+        )
 
     def _to_target(self, profile: Tensor) -> Tensor:
         matrix = self.axis.like(f"to_target_{self.networks.profile_map}", self.slab)
@@ -152,8 +158,8 @@ class AxisPass:
         """`network` of `x` in its precision; in one piece up to a size, else in tiles that give the same numbers."""
         size = max(x.shape[2:4])
         if prod(x.shape[2:]) > self.dials.untiled_voxels:
-            side = int((self.dials.untiled_voxels / x.shape[-1]) ** 0.5) - 2 * HALO
-            size = max(HALO, side // ALIGN * ALIGN)
+            side = int((self.dials.untiled_voxels / x.shape[-1]) ** 0.5) - 2 * halo
+            size = max(SMALLEST_TILE, side // ALIGN * ALIGN)
 
         def progress(part: float) -> None:
             self.work.advance(part * share)

@@ -158,7 +158,7 @@ def _precision(device: str) -> str:
 
 def _acquisition(grid: Grid, request: Request) -> Acquisition:
     first, second, third = (request.acquisition_of(grid, axis) for axis in range(3))
-    return Acquisition((first, second, third))
+    return Acquisition((first, second, third), slice_axis=request.target.axes[0])
 
 
 @dataclass
@@ -236,8 +236,7 @@ class _Job:
         for done, axis in enumerate(target.axes):
             slab = current.movedim(axis + 2, -1).contiguous()
             slab_noise = noise if done == 0 else self._noise(slab)
-            soft = (len(target.axes) - 1 - done) / 2
-            fine = self._restore_axis(slab, axis, slab_noise, spacing, soft, draw)
+            fine = self._restore_axis(slab, axis, slab_noise, spacing, len(target.axes) - 1 - done, draw)
             current = fine.movedim(-1, axis + 2)
             spacing[axis] = target.grid.spacing[axis]
         if len(target.axes) > 1 and self.request.consistency != "off":
@@ -245,7 +244,7 @@ class _Job:
         return current
 
     def _restore_axis(
-        self, slab: Tensor, axis: int, noise: Tensor, spacing: list[float], soft: float, draw: int | None
+        self, slab: Tensor, axis: int, noise: Tensor, spacing: list[float], remaining: int, draw: int | None
     ) -> Tensor:
         acquisition = self.request.acquisition_of(self.volume.grid, axis)
         assert acquisition is not None, "targets list only axes that change"
@@ -264,10 +263,12 @@ class _Job:
             ratio=slab.new_tensor([acquisition.ratio]),
             thickness=slab.new_tensor([acquisition.thickness]),
             noise=noise[None],
-            soft=slab.new_tensor([soft]),
+            soft=slab.new_tensor([remaining / 2]),
             contrast=torch.tensor([CONTRASTS.index(self.volume.contrast)], device=slab.device),
         )
-        one = AxisPass(self.networks, acquisition, slab, conditions, strength, self.dials, self.dtype, self.work)
+        one = AxisPass(
+            self.networks, acquisition, slab, conditions, remaining, strength, self.dials, self.dtype, self.work
+        )
         return one.restore(draw)
 
     def _joint_projection(self, fine: Tensor, scan: Tensor, noise: Tensor) -> Tensor:

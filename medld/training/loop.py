@@ -11,6 +11,7 @@ import json
 import math
 import platform
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from medld.dataset import Fine, Source, load
 from medld.errors import CheckpointError
 from medld.nn.networks import Networks
 from medld.nn.unet import UNet
-from medld.training.apply import Applier
+from medld.training.apply import Applier, Sample
 from medld.training.draw import Drawer
 from medld.training.feeder import Feeder
 from medld.training.plan import Planner
@@ -109,35 +110,39 @@ class Run:
         """Steps (to `until` at most), log, checkpoints, and at the end the model folder with its validation."""
         config, modules = self.config, self.stage.modules
         start = load_state(config.run_dir, modules, self.average, self.optimiser) if resume else 0
-        stop = _Stop()
         stop_at = min(config.steps, until or config.steps)
         planner = Planner(self.drawer, config.data.in_plane, config.seed, config.steps)
         feeder = Feeder(planner, self.applier.apply, start, stop_at, self.device)
         log, saved, since, step = [], time.monotonic(), time.monotonic(), start
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        for sample in feeder:
-            for group in self.optimiser.param_groups:
-                group["lr"] = config.learning_rate * schedule(step, config)
-            generator = torch.Generator(self.device).manual_seed(config.seed * 1_000_003 + step)
-            loss, figures = self.stage.loss(sample, generator, figures=step % FIGURES_EVERY == 0)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, config.clip)
-            self.optimiser.step()
-            self.average.update_parameters(modules)
-            step += 1
-            log.append({"loss": loss.detach(), "gradient": norm.detach(), **figures})
-            if step % config.log_every == 0 or step == config.steps:
-                self._log(step, log, time.monotonic() - since, feeder.waited)
-                log, since, feeder.waited = [], time.monotonic(), 0.0
-            if time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                save_state(config.run_dir, step, modules, self.average, self.optimiser)
-                saved = time.monotonic()
-            if stop.asked or (seconds is not None and time.monotonic() - self.began > seconds):
-                break
+        with _Stop() as stop:
+            for sample in feeder:
+                log.append(self._step(sample, step))
+                step += 1
+                if step % config.log_every == 0 or step == config.steps:
+                    self._log(step, log, time.monotonic() - since, feeder.waited)
+                    log, since, feeder.waited = [], time.monotonic(), 0.0
+                if time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                    save_state(config.run_dir, step, modules, self.average, self.optimiser)
+                    saved = time.monotonic()
+                if stop.asked or (seconds is not None and time.monotonic() - self.began > seconds):
+                    break
         feeder.close()
         save_state(config.run_dir, step, modules, self.average, self.optimiser)
         self._finish(step)
+
+    def _step(self, sample: Sample, step: int) -> dict[str, torch.Tensor]:
+        """One update; returns figures for the log, still on the device, since reading them waits for it."""
+        config = self.config
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate * schedule(step, config)
+        generator = torch.Generator(self.device).manual_seed(config.seed * 1_000_003 + step)
+        loss, figures = self.stage.loss(sample, generator, figures=step % FIGURES_EVERY == 0)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], config.clip)
+        self.optimiser.step()
+        self.average.update_parameters(self.stage.modules)
+        return {"loss": loss.detach(), "gradient": norm.detach(), **figures}
 
     def _log(self, step: int, log: list[dict[str, torch.Tensor]], seconds: float, waited: float) -> None:
         keys = dict.fromkeys(key for row in log for key in row)
@@ -196,14 +201,21 @@ class Run:
 
 
 class _Stop:
-    """SIGTERM asks the loop to end after the step in hand."""
+    """While in force, SIGTERM asks the loop to end after the step in hand."""
 
     def __init__(self) -> None:
         self.asked = False
-        try:
-            signal.signal(signal.SIGTERM, self._ask)
-        except ValueError:  # not the main thread: whoever runs us there stops us otherwise
-            return
+
+    def __enter__(self) -> _Stop:
+        # Only the main thread may listen; whoever runs us elsewhere stops us otherwise.
+        self._listening = threading.current_thread() is threading.main_thread()
+        if self._listening:
+            self._previous = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._listening:
+            signal.signal(signal.SIGTERM, self._previous)
 
     def _ask(self, *_: object) -> None:
         self.asked = True

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ive
 from torch.utils.data import Dataset
 
 from medld.training.draw import Draw, Drawer, Item
@@ -73,7 +74,8 @@ def _axis_plan(item: Item, axis: int, size: int) -> tuple[int, NDArray[np.float6
         wide = item.centre[axis] + (np.arange(size + 2 * reach) - (size + 2 * reach - 1) / 2) * zoom
         start, sharp = _windowed_sinc(wide, zoom)
         offsets = np.arange(size + 2 * reach) - reach - np.arange(size)[:, None]
-        weights = np.exp(-0.5 * (offsets * FWHM_PER_SIGMA / blur) ** 2)
+        # The discrete Gaussian has the variance that was asked for at any width; a sampled one vanishes below a voxel.
+        weights = ive(np.abs(offsets), (blur / FWHM_PER_SIGMA) ** 2)
         matrix = (weights / weights.sum(1, keepdims=True)) @ sharp
     else:
         start, matrix = _windowed_sinc(positions, zoom)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -41,11 +41,14 @@ def load_state(run_dir: Path, modules: nn.Module, average: nn.Module, optimiser:
     path = run_dir / STATE
     if not path.is_file():
         raise CheckpointError(f"Expected the state of a run at {path}, found none. Start without --resume.")
-    with safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    modules.load_state_dict(_under(tensors, "model/"))
-    average.load_state_dict(_under(tensors, "average/"))
+    try:
+        with safe_open(path, framework="pt") as file:
+            step = int(file.metadata()["step"])
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        modules.load_state_dict(_under(tensors, "model/"))
+        average.load_state_dict(_under(tensors, "average/"))
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged or of another network: {error}. Start without --resume.") from error
     named = dict(modules.named_parameters())
     order = [id(p) for group in optimiser.param_groups for p in group["params"]]
     moments = {key: _under(tensors, f"{key}/") for key in MOMENTS}

@@ -136,7 +136,6 @@ def test_the_result_scales_with_the_scan(resolver: SuperResolver, grid: Grid, rn
     assert np.allclose(loud.array, restored(resolver, scan).array * 4096, rtol=10 * SINGLE)
 
 
-@pytest.mark.xfail(strict=True, reason="where noise is found, the gate's windows follow the storage order")
 @pytest.mark.parametrize("axes", [(2, 1, 0), (2, 0, 1)])
 def test_a_permuted_noisy_isotropic_scan_gives_the_permuted_result(
     resolver: SuperResolver, axes: tuple[int, int, int], rng: np.random.Generator

@@ -32,12 +32,13 @@ QUADRATURE = 2e-3
 def test_the_spline_is_scipys(slices: int, rng: np.random.Generator) -> None:
     values, positions = rng.random(slices), np.linspace(-0.5, slices - 0.5, 97)
     expected = map_coordinates(values, [positions], order=3, mode="reflect")
-    assert np.allclose(spline_matrix(slices, positions) @ values, expected, atol=ROUNDING, rtol=0)
+    cut_off = (2 - np.sqrt(3)) ** (2 * slices)  # scipy starts its recursion with the first terms of a series
+    assert np.allclose(spline_matrix(slices, positions) @ values, expected, atol=max(ROUNDING, cut_off), rtol=0)
 
 
-def test_the_spline_passes_through_its_samples() -> None:
-    prefilter = 1e-8  # scipy starts its recursion with a sum that is cut off; at 8 slices this much is left
-    assert np.allclose(spline_matrix(8, np.arange(8.0)), np.eye(8), atol=prefilter, rtol=0)
+@pytest.mark.parametrize("slices", [1, 3, 8])
+def test_the_spline_passes_through_its_samples(slices: int) -> None:
+    assert np.allclose(spline_matrix(slices, np.arange(slices)), np.eye(slices), atol=ROUNDING, rtol=0)
 
 
 def test_the_spline_is_level_at_the_faces_and_constant_beyond(rng: np.random.Generator) -> None:
@@ -200,13 +201,12 @@ def test_the_gate_looks_at_a_window_in_its_own_slice(transparent: Acquisition) -
     assert np.array_equal(changed, expected)
 
 
-@pytest.mark.xfail(strict=True, reason="the windows span the last two array axes, whatever the axes mean")
 @pytest.mark.parametrize("axes", [(1, 2, 0), (2, 1, 0)])
 def test_the_gate_of_several_axes_does_not_depend_on_their_order(
     axes: tuple[int, int, int], rng: np.random.Generator
 ) -> None:
     parts = (AxisAcquisition(22, 11), AxisAcquisition(24, 12), AxisAcquisition(26, 13))
     x, y = rng.random((26, 28, 30)), rng.random((11, 12, 13))
-    expected = Acquisition(parts).project(x, y, 0.2, 1e-3).transpose(axes)
-    moved = Acquisition((parts[axes[0]], parts[axes[1]], parts[axes[2]]))
+    expected = Acquisition(parts, slice_axis=1).project(x, y, 0.2, 1e-3).transpose(axes)
+    moved = Acquisition((parts[axes[0]], parts[axes[1]], parts[axes[2]]), slice_axis=axes.index(1))
     assert np.allclose(moved.project(x.transpose(axes), y.transpose(axes), 0.2, 1e-3), expected, atol=1e-9)

@@ -171,7 +171,6 @@ def test_untrained_networks_gain_nothing_on_held_out_volumes(train_config: Confi
     assert by_ratio[2.0] > by_ratio[4.0] > by_ratio[6.0]
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a stage asserts what a config may get wrong")
 @pytest.mark.parametrize(
     ("stage", "model"), [("one-step", {"one_step": None}), ("autoencoder", {}), ("joint", {"one_step": None})]
 )
