@@ -52,7 +52,7 @@ class Stack(nn.Module):
     def forward(self, x: Tensor, geometry: Tensor) -> Tensor:
         """(B, inputs, I, J, K) and (B, 32) to (B, outputs, I, J, K), in the precision of `x`."""
         embedding = self.embed(geometry.to(x.dtype))
-        x = self.stem(x.contiguous(memory_format=torch.channels_last_3d))
+        x = self.stem(x).contiguous(memory_format=torch.channels_last_3d)
         return self.output_scale * self.head(self.blocks(x, embedding))  # type: ignore[no-any-return]
 
 
