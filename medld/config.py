@@ -126,6 +126,7 @@ class TrainConfig(Schema):
     kl_weight: float = Field(3e-6, ge=0)
     latent_weight: float = Field(0.05, ge=0)
     image_loss_at: Literal["all", "one"] = "all"
+    end_share: float = Field(0.5, gt=0, le=1)
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     device: str = "auto"

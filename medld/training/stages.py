@@ -21,9 +21,6 @@ from medld.training.draw import Drawer
 from medld.training.objective import add_profile, charbonnier, completed, gain, image_loss
 from medld.training.plan import make_plan
 
-AT_THE_END = 0.5
-"""Share of the batch at t = 1, where the posterior mean is asked for; half of those without noise."""
-
 RECONSTRUCTION = 2.0
 STATISTICS_BATCHES = 6
 STATISTICS_SEED = 10**6
@@ -130,7 +127,7 @@ class Joint(Stage):
             latent = autoencoder.standardise(raw, ratio)
             known = autoencoder.encode(self._start(sample).to(self.dtype), geometry).mean
             low_res = autoencoder.standardise(known, ratio)
-        t, noise = _times(len(ratio), low_res, generator)
+        t, noise = _times(len(ratio), low_res, self.config.end_share, generator)
         z_t = denoiser.flow.diffuse(latent, low_res, noise, t)  # type: ignore[operator,union-attr]
         features = torch.cat([sample.conditions.features(), time_features(t)], dim=1)
         estimate = denoiser(z_t, low_res, scan, features)
@@ -160,11 +157,11 @@ def reconstruction(sample: Sample, profile: Tensor) -> Tensor:
     return RECONSTRUCTION * charbonnier(fine - sample.high_res)
 
 
-def _times(batch: int, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Times (B,) and noise: the first half of the batch at t = 1, a quarter of it all without noise."""
+def _times(batch: int, like: Tensor, end_share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Times (B,) and noise: `end_share` of the batch at t = 1, where the mean is asked for, half without noise."""
     t = torch.rand(batch, generator=generator, device=like.device)
     noise = _randn(like, generator)
-    at_end = max(1, int(batch * AT_THE_END))
+    at_end = max(1, round(batch * end_share))
     t[:at_end] = 1.0
     noise[: max(1, at_end // 2)] = 0.0
     return t, noise

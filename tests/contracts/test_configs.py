@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from medld.build import build_networks
+from medld.checkpoint import PARTS
 from medld.config import TrainConfig, read_config
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -52,4 +53,8 @@ def test_a_warm_start_comes_from_a_config_with_the_same_network(path: Path) -> N
     config = read_config(path, TrainConfig)
     others = {other.run_dir / "model": other for other in (read_config(p, TrainConfig) for p in CONFIGS)}
     for folder in config.warm_start:
-        assert others[folder].model.autoencoder == config.model.autoencoder
+        model = others[folder].model
+        both = [(getattr(model, part), getattr(config.model, part)) for part in PARTS]
+        shared = [(theirs, ours) for theirs, ours in both if theirs is not None and ours is not None]
+        assert shared
+        assert all(theirs == ours for theirs, ours in shared)
