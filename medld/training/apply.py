@@ -137,7 +137,7 @@ class Applier:
         for item in draw.items:
             spacing = [self.volumes[item.volume].spacing[a] * z for a, z in zip(item.axes, item.zoom, strict=True)]
             ratios.append(acquisition.ratio * spacing[2] / np.sqrt(spacing[0] * spacing[1]))
-        soft = [sum(width > 0 for width in item.blur) / 2 for item in draw.items]
+        soft = [item.soft for item in draw.items]
         return Conditions(
             spacing_ratio=noise.new_tensor(ratios),
             ratio=noise.new_full((count,), acquisition.ratio),

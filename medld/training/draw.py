@@ -23,6 +23,9 @@ BLOCK = 8
 
 LEAST_TISSUE = 0.2
 TRIES = 12
+THICK = 1.8
+"""An axis this much coarser than a volume's finest is one of slices: such scans teach along their other axes."""
+
 CURVE_POINTS = 256
 CURVE_TOP = 1.25
 """Contrast curves are tabulated over [0, CURVE_TOP]: a windowed sinc overshoots a little."""
@@ -33,7 +36,8 @@ class Item:
     """One crop. Positions are in source voxels, along the source axes `axes` (coarse axis last).
 
     `zoom` is source voxels per crop voxel; `blur` the FWHM, in crop voxels, by which the two in-plane axes are
-    softened (0 = not); `curve` maps intensity over [0, CURVE_TOP].
+    softened (0 = not); `stretched` says which of them was thick slices and is interpolated; `curve` maps intensity
+    over [0, CURVE_TOP].
     """
 
     volume: int
@@ -46,6 +50,12 @@ class Item:
     contrast: int
     noise: float
     rician: bool
+    stretched: tuple[bool, bool] = (False, False)
+
+    @property
+    def soft(self) -> float:
+        """Share of the in-plane axes that show less than their voxels could."""
+        return sum(width > 0 or thick for width, thick in zip(self.blur, self.stretched, strict=True)) / 2
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,8 @@ class Drawer:
         axes = (int(first), int(second), coarse)
         blur, soft_zoom = self._softness(rng)
         zoom = _zoom(rng, self.config.zoom_out_share)
-        zoom = (zoom[0] * soft_zoom[0], zoom[1] * soft_zoom[1], zoom[2])
+        stretch = _stretch(rng, [volume.spacing[axis] for axis in axes])
+        zoom = (zoom[0] * soft_zoom[0] * stretch[0], zoom[1] * soft_zoom[1] * stretch[1], zoom[2])
         size = (self.config.in_plane, self.config.in_plane, acquisition.fine)
         zoom = _fitting(zoom, size, [volume.array.shape[axis] for axis in axes])
         centre = self._centre(rng, index, axes, zoom, size)
@@ -126,6 +137,7 @@ class Drawer:
             contrast,
             noise,
             bool(rng.random() < 0.5),
+            (stretch[0] < 1, stretch[1] < 1),
         )
 
     def _softness(self, rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -196,6 +208,14 @@ def _zoom(rng: np.random.Generator, zoom_out_share: float) -> tuple[float, float
         factor = float(rng.uniform(0.5, 1.0))
         return factor, factor, float(rng.uniform(1.0, 1.5))
     return 1.0, 1.0, 1.0
+
+
+def _stretch(rng: np.random.Generator, spacing: list[float]) -> tuple[float, float]:
+    """Zoom that brings an in-plane axis of thick slices some of the way to the finest spacing, 1 for other axes."""
+    finest = min(spacing)
+    share = float(rng.uniform(0.5, 1.0))
+    first, second = ((finest / own) ** share if own >= THICK * finest else 1.0 for own in spacing[:2])
+    return first, second
 
 
 def _fitting(

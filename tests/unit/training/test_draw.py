@@ -144,3 +144,15 @@ def test_curves_keep_air_dark(volumes: list[Fine], data_config: Config) -> None:
             assert item.curve[0] == 0
             assert item.curve.min() >= 0
             assert 0.3 < item.curve.max() <= CURVE_TOP**1.7 * 1.05
+
+
+def test_thick_slices_in_plane_are_stretched_and_told_as_soft(volumes: list[Fine], data_config: Config) -> None:
+    thick = replace(volumes[0], spacing=(0.8, 0.8, 4.0), axes=(0, 1))
+    items = [item for draw in many([thick], data_config(soft_share=0.0, zoom_out_share=0.0)) for item in draw.items]
+    for item in items:
+        assert item.axes[2] != 2
+        where = item.axes.index(2)
+        assert item.stretched == (where == 0, where == 1)
+        assert item.soft == 0.5
+        assert item.zoom[where] < 0.6 * item.zoom[1 - where]
+    assert {item.soft for draw in many(volumes, data_config(soft_share=0.0)) for item in draw.items} == {0.0}
