@@ -65,10 +65,10 @@ class AxisPass:
 
     def restore(self, draw: int | None = None) -> Tensor:
         """The slab on the target grid (1, 1, I, J, n): the slider's position, or the pure sample `draw`."""
-        fine = self._mean()
         if draw is not None:
-            fine = self._sampled(draw, fine)
-        elif self.dials.realism > 0:
+            return self._completed(self._sampled(draw, None))
+        fine = self._mean()
+        if self.dials.realism > 0:
             fine = fine + self.dials.realism * (self._sampled(0, fine) - fine)
         return self._completed(fine)
 
@@ -93,10 +93,13 @@ class AxisPass:
                 self._tiled(lambda x: one_step(x, features), self.slab, self.networks.halo, share=1.0)
             )
 
-    def _sampled(self, draw: int, mean: Tensor) -> Tensor:
-        """A sample's correction; its noise field is drawn whole and on the CPU, so tiles and devices agree on it."""
+    def _sampled(self, draw: int, mean: Tensor | None) -> Tensor:
+        """A sample's correction; its noise field is drawn whole and on the CPU, so tiles and devices agree on it.
+
+        `mean` is `_mean()` where the caller has it; a flow that starts elsewhere does without.
+        """
         if self.networks.start == "mean":
-            completed = self._completed(mean)
+            completed = self._completed(self._mean() if mean is None else mean)
             samples = fold(along(self.axis.like("to_profile", completed), completed, -1))
         else:
             samples = self._known_samples()

@@ -115,7 +115,8 @@ class SuperResolver:
             realism, draws = 0.0, 0
         steps = steps if request.steps is None else request.steps
         dials = Dials(realism, steps, request.seed, self._untiled_voxels(request))
-        passes = len(request.target.axes) * (1 + (steps if realism > 0 else 0) + draws * steps)
+        per_draw = steps + (networks is not None and networks.start == "mean")
+        passes = len(request.target.axes) * (1 + (steps if realism > 0 else 0) + draws * per_draw)
         work = Work(torch.device(self.device), passes, progress)
         return _Job(networks, volume, request, dials, draws, self._dtype, warnings, work)
 

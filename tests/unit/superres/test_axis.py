@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from medld.acquisition import SMALLEST_LAMBDA, Acquisition, AxisAcquisition
+from medld.acquisition import SMALLEST_LAMBDA, Acquisition, AxisAcquisition, along
 from medld.build import build_networks
 from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
 from medld.diffusion.denoise import Denoiser
 from medld.diffusion.noise import Flow
+from medld.nn.autoencoder import fold, unfold
 from medld.nn.conditions import Conditions, time_features
 from medld.nn.networks import Networks
 from medld.superres.axis import AxisPass, Dials, Strength
@@ -123,3 +124,19 @@ def test_the_noise_field_is_one_for_the_whole_slab(networks: Networks) -> None:
     small = replace(large, slab=large.slab[:, :, :, 4:])
     assert not torch.allclose(large.restore(draw=0)[..., 64:70, :], small.restore(draw=0)[..., 60:66, :], atol=0.01)
     assert torch.allclose(large.restore()[..., 64:70, :], small.restore()[..., 60:66, :], atol=SINGLE * 100)
+
+
+def test_a_flow_may_start_at_the_one_step_answer(networks: Networks) -> None:
+    """Where the denoiser adds nothing, a sample is what the autoencoder keeps of the start."""
+    silent = replace(networks, denoiser=Denoiser(Clock(), Flow()), start="mean")
+    one = a_pass(silent)
+    autoencoder, fine = one.networks.autoencoder, one.restore()
+    assert autoencoder is not None
+    geometry, operator = one.conditions.geometry(), Acquisition((None, None, AXIS))
+    latent = autoencoder.encode(fold(along(AXIS.target_to_profile(), fine, -1)), geometry).mean
+    profile = unfold(autoencoder.decode(latent, one.slab, geometry))
+    correction = operator.pad(along(AXIS.profile_to_target(), profile, -1))
+    padded = operator.project(operator.baseline(one.slab) + correction, one.slab)
+    expected = operator.crop(padded)
+    assert torch.allclose(one.restore(draw=0), expected, atol=20 * SINGLE * float(expected.abs().max()), rtol=0)
+    assert not torch.allclose(a_pass(replace(silent, start="baseline")).restore(draw=0), expected, atol=0.01)

@@ -204,3 +204,14 @@ def test_a_fresh_network_is_that_of_the_seed(train_config: Config) -> None:
         assert torch.equal(run_.networks.one_step.stem.weight, expected.stem.weight)
     assert other.networks.one_step is not None
     assert not torch.equal(other.networks.one_step.stem.weight, expected.stem.weight)
+
+
+def test_the_joint_stage_may_start_at_a_frozen_one_step_network(train_config: Config) -> None:
+    one_step, latents = run(train_config("one-step", "first")), run(train_config("autoencoder", "second"))
+    parts = train_config("joint").model.model_dump(mode="json")
+    model = {**parts, "one_step": parts["denoiser"], "start": "mean"}
+    folders = [str(folder / "model") for folder in (one_step, latents)]
+    joint = run(train_config("joint", "third", model=model, warm_start=folders))
+    before, after = weights(one_step, "one_step"), weights(joint, "one_step")
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert load_model(joint / "model").networks.start == "mean"
