@@ -10,7 +10,7 @@ from torch import nn
 from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
 from medld.diffusion.denoise import Denoiser
 from medld.diffusion.noise import Flow
-from medld.nn.autoencoder import SAMPLES, Autoencoder, LatentSpace
+from medld.nn.autoencoder import SAMPLES, Autoencoder, LatentSpace, RatioTable
 from medld.nn.blocks import IMAGE_SCALE
 from medld.nn.conditions import SCAN_FEATURES, TIME_FEATURES
 from medld.nn.networks import Networks
@@ -23,7 +23,8 @@ def build_networks(config: ModelConfig) -> Networks:
     autoencoder = None if config.autoencoder is None else _autoencoder(config.autoencoder)
     denoiser = None
     if config.denoiser is not None and autoencoder is not None:
-        denoiser = Denoiser(_backbone(config.denoiser, autoencoder.latent_channels), Flow(config.kappa))
+        channels = autoencoder.latent_channels
+        denoiser = Denoiser(_backbone(config.denoiser, channels), Flow(config.kappa), RatioTable(channels))
     return Networks(
         one_step=None if config.one_step is None else _unet(config.one_step, 1, SAMPLES, SCAN_FEATURES, IMAGE_SCALE),
         autoencoder=autoencoder,

@@ -127,6 +127,9 @@ class TrainConfig(Schema):
     latent_weight: float = Field(0.05, ge=0)
     image_loss_at: Literal["all", "one"] = "all"
     end_share: float = Field(0.5, gt=0, le=1)
+    relative_loss: bool = False
+    train_encoder: bool = True
+    train_decoder: bool = True
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     device: str = "auto"

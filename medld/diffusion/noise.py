@@ -17,6 +17,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Scales:
+    """Factors (B, C, 1, 1, 1) of a preconditioned denoiser: of its input, of what passes by it and through it."""
+
+    into: Tensor
+    skip: Tensor
+    out: Tensor
+
+
+@dataclass(frozen=True)
 class Flow:
     """The process and its one constant: `kappa`, the noise at t = 1 in standardised latents."""
 
@@ -34,6 +43,17 @@ class Flow:
         """z_t of latents (B, C, I, J, K) at times t (B,)."""
         t = t[:, None, None, None, None]
         return self.alpha(t) * latent + t * low_res_latent + self.sigma(t) * noise
+
+    def scales(self, spread: Tensor, t: Tensor) -> Scales:
+        """What keeps input and output of a network at unit variance where z - z_lr has deviation `spread`.
+
+        With `spread` (B, C, 1, 1, 1), `skip` alone is the best linear estimate of z - z_lr from z_t - z_lr.
+        Source: Karras et al., "Elucidating the Design Space" (2206.00364), table 1, for alpha_t unlike 1.
+        """
+        t = t[:, None, None, None, None]
+        signal, noise = self.alpha(t) * spread, self.sigma(t)
+        total = (signal.square() + noise.square()).sqrt()
+        return Scales(into=1 / total, skip=signal * spread / total.square(), out=spread * noise / total)
 
     def start(self, low_res_latent: Tensor, noise: Tensor) -> Tensor:
         """z_1, where sampling begins."""

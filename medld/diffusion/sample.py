@@ -1,16 +1,18 @@
 """Samplers: from z_1 to z_0 in a few steps, given a function that denoises.
 
 All take `denoise(z_t, t) -> z^` with t (B,), the start z_1 and a number of steps, on equal steps in t.
-Of a straight path the velocity is (z_t - z^) / t, so an Euler step to s is
+Of a straight path the velocity is (z_t - z^) / t. With u = 1 / t that reads d(z u) / du = z^, so a step to s is
 
-    z_s = z^ + (s / t) (z_t - z^)
+    z_s = (s / t) z_t + s (integral of z^ over u from 1 / t to 1 / s)
 
-which is DDIM's step as well. One step is the posterior mean itself.
+and only z^ needs a guess between its evaluations. Held constant it gives Euler's step, which is DDIM's as well; in
+few steps that leaves too little spread. One step is the posterior mean itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log
 
 from torch import Tensor
 
@@ -36,6 +38,21 @@ def heun(denoise: Denoise, start: Tensor, steps: int) -> Tensor:
             slope = (slope + (ahead - denoise(ahead, start.new_full((len(start),), s))) / s) / 2
             ahead = z + (s - t) * slope
         z = ahead
+    return z
+
+
+def multistep(denoise: Denoise, start: Tensor, steps: int) -> Tensor:
+    """Second order; `steps` evaluations: z^ goes on in a line in t through its last two values.
+
+    Source: the exponential integrator of Zhang and Chen, "DEIS" (2204.13902), for this path.
+    """
+    z, before = start, None
+    for t, s in _times(steps):
+        estimate = denoise(z, start.new_full((len(start),), t))
+        z = estimate + (s / t) * (z - estimate)
+        if before is not None:
+            z = z + (before - estimate) * steps * (s * log(t / s) - (t - s) if s > 0 else -t)
+        before = estimate
     return z
 
 

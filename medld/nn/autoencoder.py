@@ -119,6 +119,20 @@ class Autoencoder(LatentSpace):
         super().__init__(latent_channels, encoder, decoder)
 
 
+class RatioTable(nn.Module):
+    """One positive number per channel at every ratio: a table over the knots, interpolated; ones until it is filled."""
+
+    values: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.ones(RATIO_KNOTS, channels))
+
+    def forward(self, ratio: Tensor) -> Tensor:
+        """(B,) to (B, C, 1, 1, 1)."""
+        return (knot_weights(ratio) @ self.values.float())[:, :, None, None, None]
+
+
 def knot_weights(ratio: Tensor) -> Tensor:
     """Linear interpolation weights of log r between `RATIO_KNOTS` knots from 1 to 8, (B,) to (B, knots)."""
     position = torch.log(ratio.float()) * ((RATIO_KNOTS - 1) / log(LARGEST_RATIO))

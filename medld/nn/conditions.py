@@ -10,7 +10,7 @@ soft   share of the in-plane axes that are blurred by about a voxel, as in the p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ class Conditions:
     noise: Tensor
     soft: Tensor
     contrast: Tensor
+
+    def first(self, count: int) -> Conditions:
+        """Those of the first `count` items."""
+        return Conditions(*(getattr(self, field.name)[:count] for field in fields(self)))
 
     def geometry(self) -> Tensor:
         """Features of a and r alone, (B, 32): what the autoencoder is told."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from medld.acquisition import Acquisition, AxisAcquisition, along
-from medld.diffusion.sample import euler
+from medld.diffusion.sample import multistep
 from medld.nn.autoencoder import LatentSpace, fold, unfold
 from medld.nn.conditions import Conditions, time_features
 from medld.nn.networks import Networks
@@ -99,27 +99,35 @@ class AxisPass:
         `mean` is `_mean()` where the caller has it; a flow that starts elsewhere does without.
         """
         if self.networks.start == "mean":
-            completed = self._completed(self._mean() if mean is None else mean)
+            mean = self._mean() if mean is None else mean
+            completed = self._completed(mean)
             samples = fold(along(self.axis.like("to_profile", completed), completed, -1))
         else:
-            samples = self._known_samples()
+            mean, samples = None, self._known_samples()
         seed = np.random.SeedSequence((self.dials.seed, draw, self.remaining)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed[0] >> 1))
         shape = (1, self._autoencoder.latent_channels, *self.slab.shape[2:])
         noise = torch.randn(shape, generator=generator).to(self.slab.device)
-        return self._latent(samples, steps=self.dials.steps, noise=noise)
+        return self._latent(samples, steps=self.dials.steps, noise=noise, known=mean)
 
-    def _latent(self, samples: Tensor, *, steps: int, noise: Tensor | None) -> Tensor:
-        """Encode what is known (1, 8, I, J, K), restore the latent, decode: a correction (1, 1, I, J, n)."""
+    def _latent(self, samples: Tensor, *, steps: int, noise: Tensor | None, known: Tensor | None = None) -> Tensor:
+        """Encode what is known (1, 8, I, J, K), restore the latent, decode: a correction (1, 1, I, J, n).
+
+        `known` is the correction that `samples` stand for, if any: the flow then only adds to it, since what the
+        autoencoder loses of it need not be lost.
+        """
         ratio = self.conditions.ratio
         with self.work.timed("encode"):
             low_res = self._autoencoder.standardise(self._encoded(samples), ratio)
         assert self.networks.denoiser is not None, "callers ask for latents only where there is a denoiser"
         start = low_res if noise is None else self.networks.denoiser.flow.start(low_res, noise)
         with self.work.timed("denoise"):
-            latent = euler(lambda z, t: self._denoised(z, t, low_res), start, steps)
+            latent = multistep(lambda z, t: self._denoised(z, t, low_res), start, steps)
         with self.work.timed("decode"):
-            return self._to_target(self._decoded(self._autoencoder.unstandardise(latent, ratio)))
+            profile = self._decoded(self._autoencoder.unstandardise(latent, ratio))
+            if known is None:
+                return self._to_target(profile)
+            return known + self._to_target(profile - self._decoded(self._autoencoder.unstandardise(low_res, ratio)))
 
     def _known_samples(self) -> Tensor:
         """The baseline on the profile grid, folded (1, 8, I, J, K)."""
@@ -133,18 +141,16 @@ class AxisPass:
         )
 
     def _denoised(self, z: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
-        denoiser, channels = self.networks.denoiser, z.shape[1]
+        denoiser = self.networks.denoiser
         assert denoiser is not None, "callers ask for latents only where there is a denoiser"
+        backbone = denoiser.backbone
+
+        def run(x: Tensor, features: Tensor) -> Tensor:
+            return self._tiled(lambda part: backbone(part, features), x, self.networks.halo, share=1.0)
+
         features = torch.cat([self.conditions.features(), time_features(t)], dim=1)
-        stacked = torch.cat([z, low_res, self.slab], dim=1)
-        # z_lr is added outside the network's precision: rounding it would pass for detail.
-        residual = self._tiled(
-            lambda x: denoiser.residual(x[:, :channels], x[:, channels:-1], x[:, -1:], features),
-            stacked,
-            self.networks.halo,
-            share=1.0,
-        )
-        return low_res + residual
+        ratio = self.conditions.ratio
+        return denoiser(z, low_res, self.slab, features, t=t, ratio=ratio, run=run)  # type: ignore[no-any-return]
 
     def _decoded(self, latent: Tensor) -> Tensor:
         geometry = self.conditions.geometry()

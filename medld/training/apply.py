@@ -5,7 +5,7 @@ All geometry is three matrices per crop, so that it runs as batched products bes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,6 +45,12 @@ class Sample:
     def operator(self) -> Acquisition:
         """The acquisition along the last axis."""
         return Acquisition((None, None, self.acquisition))
+
+    def first(self, count: int) -> Sample:
+        """The first `count` items of the batch."""
+        names = ("low_res", "high_res", "baseline", "known", "noise", "damping", "true_samples", "known_samples")
+        values = {name: value[:count] for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **values, conditions=self.conditions.first(count))
 
 
 class Applier:

@@ -110,6 +110,8 @@ class Run:
         """Steps (to `until` at most), log, checkpoints, and at the end the model folder with its validation."""
         config, modules = self.config, self.stage.modules
         start = load_state(config.run_dir, modules, self.average, self.optimiser) if resume else 0
+        if start == 0:
+            self.stage.prepare(self.drawer, self.applier)
         stop_at = min(config.steps, until or config.steps)
         planner = Planner(self.drawer, config.data.in_plane, config.seed, config.steps)
         feeder = Feeder(planner, self.applier.apply, start, stop_at, self.device)

@@ -6,6 +6,7 @@ A stage owns its modules and says what one batch costs; the loop knows nothing e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,14 @@ from medld.nn.conditions import time_features
 from medld.nn.networks import Networks
 from medld.training.apply import Applier, Sample
 from medld.training.draw import Drawer
-from medld.training.objective import add_profile, charbonnier, completed, gain, image_loss
+from medld.training.objective import add_profile, charbonnier, completed, ease, gain, image_loss
 from medld.training.plan import make_plan
 
 RECONSTRUCTION = 2.0
 STATISTICS_BATCHES = 6
 STATISTICS_SEED = 10**6
+EARLIEST = 0.02
+"""Samplers never ask for the mean at a time below; there z_t is the latent itself."""
 
 
 class Stage(ABC):
@@ -39,6 +42,10 @@ class Stage(ABC):
     @abstractmethod
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of a batch, and `figures` for the log where they are wanted."""
+
+    def prepare(self, drawer: Drawer, applier: Applier) -> None:
+        """What is to be measured before the first step."""
+        return None
 
     def finish(self, drawer: Drawer, applier: Applier) -> None:
         """What is left to do with the averaged weights after the last step."""
@@ -58,16 +65,23 @@ class OneStep(Stage):
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Image loss of the posterior mean."""
         profile = self.modules["one_step"](sample.low_res.to(self.dtype), sample.conditions.features())
-        loss = image_loss(sample, profile).mean()
+        loss = image_loss(sample, profile)
+        if self.config.relative_loss:
+            loss = loss * ease(sample)
+        loss = loss.mean()
         return loss, {"gain": gain(sample, profile.detach())} if figures else {}
 
 
 class AutoencoderStage(Stage):
-    """2 c(u + S D(z) - x) + kl_weight KL, z sampled from the encoder's posterior."""
+    """2 c(u + S D(z) - x) + kl_weight KL, z sampled from the encoder's posterior.
+
+    With a frozen encoder only the decoder learns, from the means that a denoiser learned; what it learned stays valid.
+    """
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__(networks, config)
         assert networks.autoencoder is not None, "the config of this stage has an autoencoder"
+        networks.autoencoder.encoder.requires_grad_(config.train_encoder)
         self.modules = nn.ModuleDict({"autoencoder": networks.autoencoder})
 
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
@@ -75,39 +89,56 @@ class AutoencoderStage(Stage):
         autoencoder = _autoencoder(self.modules)
         geometry = sample.conditions.geometry()
         posterior = autoencoder.encode(_present(sample.true_samples).to(self.dtype), geometry)
-        latent = posterior.sample(_randn(posterior.mean, generator))
+        latent = posterior.sample(_randn(posterior.mean, generator)) if self.config.train_encoder else posterior.mean
         profile = autoencoder.decode(latent, sample.low_res.to(self.dtype), geometry)
         loss = reconstruction(sample, profile).mean() + self.config.kl_weight * posterior.divergence()
         return loss, {"gain": gain(sample, profile.detach())} if figures else {}
 
     @torch.no_grad()
     def finish(self, drawer: Drawer, applier: Applier) -> None:
-        """Tabulate mean and deviation of the latents at every knot of the ratio."""
+        """Tabulate mean and deviation of the latents at every knot of the ratio, where they changed."""
+        if not self.config.train_encoder:
+            return
         autoencoder = _autoencoder(self.modules)
-        for knot in range(RATIO_KNOTS):
-            ratio = max(LARGEST_RATIO ** (knot / (RATIO_KNOTS - 1)), 1.1)
-            latents = []
-            for step in range(STATISTICS_BATCHES):
-                sample = applier.apply(
-                    make_plan(drawer.draw(STATISTICS_SEED, step, 1.0, ratio=ratio), self.config.data.in_plane)
-                )
-                posterior = autoencoder.encode(
-                    _present(sample.true_samples).to(self.dtype), sample.conditions.geometry()
-                )
-                latents.append(posterior.mean.transpose(0, 1).flatten(1))
-            values = torch.cat(latents, dim=1)
+        for knot, samples in _at_knots(drawer, applier, self.config.data.in_plane):
+            values = torch.cat(
+                [self._mean(autoencoder, sample).transpose(0, 1).flatten(1) for sample in samples], dim=1
+            )
             autoencoder.latent_mean[knot], autoencoder.latent_std[knot] = values.mean(1), values.std(1)
+
+    def _mean(self, autoencoder: LatentSpace, sample: Sample) -> Tensor:
+        return autoencoder.encode(_present(sample.true_samples).to(self.dtype), sample.conditions.geometry()).mean
 
 
 class Joint(Stage):
-    """The denoiser, and the decoder with it; the encoder is frozen, and so is a one-step network to start from."""
+    """The denoiser, and the decoder with it if the config says so; encoder and one-step network are frozen."""
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__(networks, config)
         assert networks.autoencoder is not None, "the config of this stage has an autoencoder"
         assert networks.denoiser is not None, "the config of this stage has a denoiser"
-        networks.autoencoder.encoder.requires_grad_(False)
-        self.modules = nn.ModuleDict({"denoiser": networks.denoiser, "autoencoder": networks.autoencoder})
+        self.autoencoder = networks.autoencoder
+        self.modules = nn.ModuleDict({"denoiser": networks.denoiser})
+        self.autoencoder.requires_grad_(False)
+        if config.train_decoder:
+            self.autoencoder.decoder.requires_grad_(True)
+            self.modules["autoencoder"] = self.autoencoder
+
+    @torch.no_grad()
+    def prepare(self, drawer: Drawer, applier: Applier) -> None:
+        """Tabulate how far the latent lies from the flow's start, at every knot of the ratio."""
+        table = self.networks.denoiser.spread.values  # type: ignore[union-attr]
+        for knot, samples in _at_knots(drawer, applier, self.config.data.in_plane):
+            distances = [(latent - start).transpose(0, 1).flatten(1) for latent, start in map(self._latents, samples)]
+            table[knot] = torch.cat(distances, dim=1).square().mean(1).sqrt()  # type: ignore[operator]
+
+    @torch.no_grad()
+    def _latents(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """The truth's latent and the flow's start, both standardised."""
+        both = (_present(sample.true_samples), self._start(sample))
+        geometry, ratio = sample.conditions.geometry(), sample.conditions.ratio
+        latent, start = (self.autoencoder.encode(x.to(self.dtype), geometry).mean for x in both)
+        return self.autoencoder.standardise(latent, ratio), self.autoencoder.standardise(start, ratio)
 
     def _start(self, sample: Sample) -> Tensor:
         """What the flow starts from, on the profile grid: the baseline, or the frozen one-step network's answer."""
@@ -118,34 +149,33 @@ class Joint(Stage):
         return fold(along(sample.acquisition.like("to_profile", fine), fine, -1))
 
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image loss of the decoded estimate, latent error, and the autoencoder's own loss so that it stays one."""
-        autoencoder, denoiser = _autoencoder(self.modules), self.modules["denoiser"]
-        ratio, geometry = sample.conditions.ratio, sample.conditions.geometry()
-        scan = sample.low_res.to(self.dtype)
-        with torch.no_grad():
-            raw = autoencoder.encode(_present(sample.true_samples).to(self.dtype), geometry).mean
-            latent = autoencoder.standardise(raw, ratio)
-            known = autoencoder.encode(self._start(sample).to(self.dtype), geometry).mean
-            low_res = autoencoder.standardise(known, ratio)
-        t, noise = _times(len(ratio), low_res, self.config.end_share, generator)
-        z_t = denoiser.flow.diffuse(latent, low_res, noise, t)  # type: ignore[operator,union-attr]
+        """Error of the latent, image loss of the decoded estimate, and the decoder's own loss so that it stays one."""
+        denoiser, config = self.modules["denoiser"], self.config
+        latent, start = self._latents(sample)
+        ratio, scan = sample.conditions.ratio, sample.low_res.to(self.dtype)
+        t, noise, at_end = _times(len(ratio), start, config.end_share, generator)
+        z_t = denoiser.flow.diffuse(latent, start, noise, t)  # type: ignore[operator,union-attr]
         features = torch.cat([sample.conditions.features(), time_features(t)], dim=1)
-        estimate = denoiser(z_t, low_res, scan, features)
-        profile = autoencoder.decode(autoencoder.unstandardise(estimate, ratio), scan, geometry)
-        true_profile = autoencoder.decode(raw, scan, geometry)
-        image = image_loss(sample, profile)
-        if self.config.image_loss_at == "one":
-            image = torch.where(t == 1, image, image.new_zeros(()))
-        latent_error = latent_loss(estimate, latent)
-        loss = (image + self.config.latent_weight * latent_error).mean() + reconstruction(sample, true_profile).mean()
+        estimate = denoiser(z_t, start, scan, features, t=t, ratio=ratio)
+        latent_error = latent_loss(estimate, latent, denoiser.scales(t, ratio))  # type: ignore[operator]
+        seen = sample.first(at_end if config.image_loss_at == "one" else len(ratio))
+        profile = self._decoded(seen, estimate)
+        loss = config.latent_weight * latent_error.mean() + image_loss(seen, profile).sum() / len(ratio)
+        if config.train_decoder:
+            loss = loss + reconstruction(sample, self._decoded(sample, latent)).mean()
         if not figures:
             return loss, {}
-        shares = latent_error[t == 1].mean() / latent_loss(low_res, latent)[t == 1].mean()
         return loss, {
-            "gain": gain(sample, profile.detach()),
-            "gain_true_latent": gain(sample, true_profile.detach()),
-            "latent_error_share": shares.detach(),
+            "gain": gain(seen, profile.detach()),
+            "gain_true_latent": gain(seen, self._decoded(seen, latent).detach()),
+            "latent_error": latent_error.mean().detach(),
         }
+
+    def _decoded(self, sample: Sample, latent: Tensor) -> Tensor:
+        """The profile of the latents of a batch that starts with those of `sample`."""
+        conditions = sample.conditions
+        raw = self.autoencoder.unstandardise(latent[: len(conditions.ratio)], conditions.ratio)
+        return self.autoencoder.decode(raw, sample.low_res.to(self.dtype), conditions.geometry())
 
 
 STAGES: dict[str, type[Stage]] = {"one-step": OneStep, "autoencoder": AutoencoderStage, "joint": Joint}
@@ -157,14 +187,25 @@ def reconstruction(sample: Sample, profile: Tensor) -> Tensor:
     return RECONSTRUCTION * charbonnier(fine - sample.high_res)
 
 
-def _times(batch: int, like: Tensor, end_share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Times (B,) and noise: `end_share` of the batch at t = 1, where the mean is asked for, half without noise."""
-    t = torch.rand(batch, generator=generator, device=like.device)
+def _at_knots(drawer: Drawer, applier: Applier, in_plane: int) -> Iterator[tuple[int, list[Sample]]]:
+    """Batches at each knot of the ratio, for tables over it; always the same."""
+    for knot in range(RATIO_KNOTS):
+        ratio = max(LARGEST_RATIO ** (knot / (RATIO_KNOTS - 1)), 1.1)
+        draws = (drawer.draw(STATISTICS_SEED, step, 1.0, ratio=ratio) for step in range(STATISTICS_BATCHES))
+        yield knot, [applier.apply(make_plan(draw, in_plane)) for draw in draws]
+
+
+def _times(batch: int, like: Tensor, end_share: float, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+    """Times (B,), noise, and how many items, the first ones, lie at t = 1 where the mean is asked for.
+
+    Half of those are without noise.
+    """
+    t = EARLIEST + (1 - EARLIEST) * torch.rand(batch, generator=generator, device=like.device)
     noise = _randn(like, generator)
     at_end = max(1, round(batch * end_share))
     t[:at_end] = 1.0
     noise[: max(1, at_end // 2)] = 0.0
-    return t, noise
+    return t, noise, at_end
 
 
 def _randn(like: Tensor, generator: torch.Generator) -> Tensor:

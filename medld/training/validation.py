@@ -31,7 +31,7 @@ def validate(
     rows: list[dict[str, float | str]] = []
     for ratio in ratios:
         for fine in volumes:
-            truth, scan = _imaged(fine, ratio)
+            truth, scan = imaged(fine, ratio)
             target = choose_target(scan.grid, spacing=truth.grid.spacing)
             request = Request(target, consistency="exact")
             scores = [psnr(truth.array, r.restore(scan, request).volume.array) for r in restorers]
@@ -39,7 +39,8 @@ def validate(
     return rows
 
 
-def _imaged(fine: Fine, ratio: float) -> tuple[Volume, Volume]:
+def imaged(fine: Fine, ratio: float) -> tuple[Volume, Volume]:
+    """Truth, cut to whole slices, and its scan at `ratio`, slices along the last axis."""
     slices = int(fine.array.shape[2] / ratio)
     length = round(slices * ratio)
     array = fine.array[..., :length].astype(np.float32)

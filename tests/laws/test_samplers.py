@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from medld.diffusion.noise import Flow
-from medld.diffusion.sample import Denoise, euler, heun
+from medld.diffusion.sample import Denoise, euler, heun, multistep
 
 SLOPE = 0.1
 """Catches an Euler step that poses as Heun by a wide margin."""
@@ -56,7 +56,7 @@ def error(sampler: Sampler, noise: Tensor, steps: int) -> float:
     return float((sample - (MEAN + SPREAD * noise)).abs().mean())
 
 
-@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2)])
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (multistep, 2)])
 def test_halving_the_step_divides_the_error_by_the_order(sampler: Sampler, order: int, noise: Tensor) -> None:
     errors = [error(sampler, noise, steps) for steps in STEPS]
     slope = -np.polyfit(np.log(STEPS), np.log(errors), 1)[0]
@@ -67,7 +67,11 @@ def test_heun_is_worth_its_second_evaluation(noise: Tensor) -> None:
     assert error(heun, noise, 16) < error(euler, noise, 32)
 
 
-@pytest.mark.parametrize("sampler", [euler, heun])
+def test_a_line_through_two_values_is_worth_more_than_one(noise: Tensor) -> None:
+    assert error(multistep, noise, 8) < error(euler, noise, 8) / 2
+
+
+@pytest.mark.parametrize("sampler", [euler, heun, multistep])
 def test_one_step_is_the_posterior_mean(sampler: Sampler, noise: Tensor) -> None:
     start = FLOW.start(LOW_RES.expand_as(noise), noise)
     expected = exact(start, torch.ones(2, dtype=torch.float64))
@@ -76,7 +80,7 @@ def test_one_step_is_the_posterior_mean(sampler: Sampler, noise: Tensor) -> None
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
-@pytest.mark.parametrize("sampler", [euler, heun])
+@pytest.mark.parametrize("sampler", [euler, heun, multistep])
 def test_data_at_a_point_are_sampled_exactly(sampler: Sampler, steps: int, noise: Tensor) -> None:
     def denoise(z_t: Tensor, t: Tensor) -> Tensor:
         return exact(z_t, t, spread=column(0.0, 0.0))
@@ -85,7 +89,7 @@ def test_data_at_a_point_are_sampled_exactly(sampler: Sampler, steps: int, noise
     assert torch.allclose(sample, MEAN.expand_as(noise), atol=ROUNDING)
 
 
-@pytest.mark.parametrize("sampler", [euler, heun])
+@pytest.mark.parametrize("sampler", [euler, heun, multistep])
 def test_samples_have_the_datas_moments(sampler: Sampler) -> None:
     monte_carlo = 0.02  # 20,000 draws, and 100 steps of the first order
     noise = torch.randn(2, 1, 20, 20, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -95,7 +99,7 @@ def test_samples_have_the_datas_moments(sampler: Sampler) -> None:
         assert float(sample[item].std()) == pytest.approx(float(SPREAD[item]), rel=monte_carlo)
 
 
-@pytest.mark.parametrize(("sampler", "evaluations"), [(euler, 5), (heun, 9)])
+@pytest.mark.parametrize(("sampler", "evaluations"), [(euler, 5), (heun, 9), (multistep, 5)])
 def test_times_fall_from_one_and_never_reach_zero(sampler: Sampler, evaluations: int, noise: Tensor) -> None:
     seen: list[float] = []
 
@@ -112,7 +116,7 @@ def test_times_fall_from_one_and_never_reach_zero(sampler: Sampler, evaluations:
     assert min(seen) == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("sampler", [euler, heun])
+@pytest.mark.parametrize("sampler", [euler, heun, multistep])
 def test_a_sample_does_not_depend_on_its_neighbours(sampler: Sampler, noise: Tensor) -> None:
     start = FLOW.start(LOW_RES.expand_as(noise), noise)
     other = start.clone()
@@ -120,7 +124,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(sampler: Sampler, noise: Ten
     assert torch.equal(sampler(exact, other, 6)[0], sampler(exact, start, 6)[0])
 
 
-@pytest.mark.parametrize("sampler", [euler, heun])
+@pytest.mark.parametrize("sampler", [euler, heun, multistep])
 def test_the_start_is_left_alone(sampler: Sampler, noise: Tensor) -> None:
     start = noise.clone()
     sampler(exact, start, 3)

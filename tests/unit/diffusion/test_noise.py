@@ -11,6 +11,12 @@ SINGLE = 1e-6
 MONTE_CARLO = 0.01
 """40,000 draws."""
 
+FIVE_ERRORS = 5 / 200
+"""Five standard errors of a slope at unit variance, over as many."""
+
+VOXELS = (2, 3, 4)
+SPREAD = torch.tensor([0.4, 1.7])[None, :, None, None, None]
+
 
 @pytest.fixture
 def parts() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -49,3 +55,30 @@ def test_less_its_drift_it_is_a_gaussian_diffusion(t: float) -> None:
     w = flow.diffuse(torch.full_like(low_res, 2.0), low_res, noise, time) - t * low_res
     assert float(w.mean()) == pytest.approx(2 * float(flow.alpha(time)), abs=MONTE_CARLO)
     assert float(w.std()) == pytest.approx(float(flow.sigma(time)), rel=MONTE_CARLO)
+
+
+@pytest.fixture
+def residual() -> torch.Tensor:
+    """z - z_lr of deviation `SPREAD`: five items, two channels."""
+    return SPREAD * torch.randn(5, 2, 100, 100, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kappa", [0.5, 1.3])
+def test_scales_are_the_best_linear_estimate_at_unit_variance(residual: torch.Tensor, kappa: float) -> None:
+    flow, t = Flow(kappa), torch.tensor([0.02, 0.25, 0.5, 0.75, 1.0])
+    noise = torch.randn(residual.shape, generator=torch.Generator().manual_seed(2))
+    low_res = torch.full_like(residual, 3.0)
+    w = flow.diffuse(low_res + residual, low_res, noise, t) - low_res
+    scales = flow.scales(SPREAD, t)
+    assert scales.into.shape == scales.skip.shape == scales.out.shape == (5, 2, 1, 1, 1)
+    slope = (residual * w).mean(VOXELS, keepdim=True) / w.square().mean(VOXELS, keepdim=True)
+    assert ((slope - scales.skip) / (scales.into * scales.out)).abs().max() < FIVE_ERRORS
+    for unit in (scales.into * w, (residual - scales.skip * w) / scales.out):
+        assert (unit.std(VOXELS) - 1).abs().max() < 2 * MONTE_CARLO
+
+
+def test_scales_let_all_pass_at_the_clean_end_and_nothing_at_the_other() -> None:
+    scales = Flow().scales(SPREAD, torch.tensor([0.0, 1.0]))
+    none, one = torch.zeros(1, 2, 1, 1, 1), torch.ones(1, 2, 1, 1, 1)
+    for values, ends in ((scales.skip, (one, none)), (scales.out, (none, SPREAD))):
+        assert torch.allclose(values, torch.cat(ends), atol=SINGLE)

@@ -14,6 +14,7 @@ from medld.nn.autoencoder import (
     SMALLEST_SHARE,
     Autoencoder,
     Posterior,
+    RatioTable,
     fold,
     knot_weights,
     unfold,
@@ -65,6 +66,20 @@ def test_knot_weights_sum_to_one_and_interpolate() -> None:
 
 def test_ratios_beyond_the_knots_take_the_nearest() -> None:
     assert torch.equal(knot_weights(torch.tensor([0.5, 20.0])), knot_weights(torch.tensor([1.0, 8.0])))
+
+
+def test_a_table_is_ones_until_it_is_filled() -> None:
+    assert torch.allclose(RatioTable(3)(torch.linspace(1, 8, 50)), torch.ones(50, 3, 1, 1, 1), atol=SINGLE)
+
+
+def test_a_table_is_linear_in_log_r_between_knots() -> None:
+    table, knots = RatioTable(3), 8 ** (torch.arange(RATIO_KNOTS) / (RATIO_KNOTS - 1))
+    table.values.copy_(random(RATIO_KNOTS, 3).abs())
+    for share in (0.0, 0.3, 0.5, 1.0):
+        between = table(knots[:-1] ** (1 - share) * knots[1:] ** share)
+        expected = torch.lerp(table.values[:-1], table.values[1:], share)
+        assert between.shape == (RATIO_KNOTS - 1, 3, 1, 1, 1)
+        assert torch.allclose(between.flatten(1), expected, atol=SINGLE)
 
 
 def test_standardising_is_undone(autoencoder: Autoencoder) -> None:

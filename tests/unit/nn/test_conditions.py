@@ -29,6 +29,11 @@ def test_an_item_does_not_depend_on_its_neighbours(conditions: Conditions) -> No
     assert torch.equal(alone.features(), conditions.features()[1:2])
 
 
+def test_the_first_items_are_told_as_in_the_batch(conditions: Conditions) -> None:
+    assert torch.equal(conditions.first(2).features(), conditions.features()[:2])
+    assert torch.equal(conditions.first(3).features(), conditions.features())
+
+
 @pytest.mark.parametrize("name", [field.name for field in fields(Conditions)])
 def test_every_condition_is_told(conditions: Conditions, name: str) -> None:
     value = getattr(conditions, name)

@@ -21,7 +21,7 @@ from medld.diffusion.denoise import Denoiser
 from medld.diffusion.noise import Flow
 from medld.errors import ConfigError, InputError
 from medld.geometry import Grid, choose_target
-from medld.nn.autoencoder import SAMPLES
+from medld.nn.autoencoder import SAMPLES, RatioTable
 from medld.nn.conditions import GEOMETRY_FEATURES, SCAN_FEATURES, TIME_FEATURES, time_features, time_of
 from medld.nn.monai import MonaiAutoencoder, MonaiUNet
 from medld.nn.networks import Networks
@@ -115,10 +115,11 @@ def test_time_comes_back_from_its_features() -> None:
     torch.testing.assert_close(time_of(told), t, rtol=0, atol=1e-6)
 
 
-def test_an_untrained_denoiser_answers_with_the_scans_own_latent() -> None:
-    denoiser = Denoiser(MonaiUNet(2 * LATENT + 1, LATENT, (8, 8, 8), (1, 1, 1)), Flow(0.5))
-    z_t, known = torch.randn(2, 1, LATENT, 6, 7, 5).unbind()
-    assert torch.equal(denoiser(z_t, known, torch.randn(1, 1, 6, 7, 5), features(1.0)), known)
+def test_an_untrained_denoiser_answers_with_the_start_where_sampling_begins() -> None:
+    backbone = MonaiUNet(2 * LATENT + 1, LATENT, (8, 8, 8), (1, 1, 1))
+    denoiser, one = Denoiser(backbone, Flow(0.5), RatioTable(LATENT)), torch.ones(1)
+    z_1, known = torch.randn(2, 1, LATENT, 6, 7, 5).unbind()
+    assert torch.equal(denoiser(z_1, known, torch.randn(1, 1, 6, 7, 5), features(1.0), t=one, ratio=3 * one), known)
 
 
 def test_an_untrained_decoder_adds_nothing_to_the_baseline() -> None:

@@ -24,12 +24,13 @@ def test_copies_are_made_for_use_and_the_originals_are_left_alone() -> None:
             assert torch.equal(new, old.bfloat16())
 
 
-def test_the_table_of_latents_keeps_its_precision() -> None:
-    networks = build_networks(ModelConfig(one_step=None, autoencoder=AutoencoderConfig(width=4)))
+def test_tables_keep_their_precision() -> None:
+    networks = build_networks(ModelConfig(one_step=None, autoencoder=AutoencoderConfig(width=4), denoiser=TINY))
     ready = networks.to(torch.device("cpu"), torch.bfloat16)
     assert ready.one_step is None
     assert ready.autoencoder is not None
-    assert ready.autoencoder.latent_std.dtype == torch.float32
+    assert ready.denoiser is not None
+    assert ready.autoencoder.latent_std.dtype == ready.denoiser.spread.values.dtype == torch.float32
 
 
 def test_a_denoiser_sees_both_latents_and_the_scan() -> None:

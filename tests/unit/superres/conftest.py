@@ -37,6 +37,8 @@ def networks() -> Networks:
         assert networks.autoencoder is not None
         networks.autoencoder.latent_mean.normal_()
         networks.autoencoder.latent_std.uniform_(0.5, 2.0)
+        assert networks.denoiser is not None
+        networks.denoiser.load_state_dict({"spread.values": torch.rand(8, 2) + 0.5}, strict=False)
     return networks
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from medld.acquisition import SMALLEST_LAMBDA, Acquisition, AxisAcquisition, along
+from medld.acquisition import SMALLEST_LAMBDA, Acquisition, AxisAcquisition
 from medld.build import build_networks
 from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
 from medld.diffusion.denoise import Denoiser
 from medld.diffusion.noise import Flow
-from medld.nn.autoencoder import fold, unfold
+from medld.nn.autoencoder import RatioTable
 from medld.nn.conditions import Conditions, time_features
 from medld.nn.networks import Networks
 from medld.superres.axis import AxisPass, Dials, Strength
@@ -38,6 +38,13 @@ class Clock(nn.Module):
         """(B, 2C + 1, I, J, K) to zeros (B, C, I, J, K)."""
         self.seen.append(features)
         return torch.zeros_like(x[:, : x.shape[1] // 2])
+
+
+def spread(value: float) -> RatioTable:
+    """The same deviation for both channels at every ratio."""
+    table = RatioTable(2)
+    table.values.fill_(value)
+    return table
 
 
 def a_pass(
@@ -102,7 +109,7 @@ def test_the_latents_table_cancels_where_the_denoiser_adds_nothing(networks: Net
     other = copy.deepcopy(networks.autoencoder)
     other.latent_mean.add_(1.0)
     other.latent_std.mul_(3.0)
-    silent = replace(networks, fidelity="latent", denoiser=Denoiser(Clock(), Flow()))
+    silent = replace(networks, fidelity="latent", denoiser=Denoiser(Clock(), Flow(), spread(1.0)))
     first, second = (a_pass(replace(silent, autoencoder=a)).restore() for a in (networks.autoencoder, other))
     assert torch.allclose(first, second, atol=10 * SINGLE)
 
@@ -110,12 +117,22 @@ def test_the_latents_table_cancels_where_the_denoiser_adds_nothing(networks: Net
 def test_the_denoiser_is_told_the_scan_and_the_time(networks: Networks) -> None:
     clock = Clock()
     one = a_pass(networks)  # its networks are copies for use
-    one = replace(one, networks=replace(one.networks, denoiser=Denoiser(clock, Flow())))
+    one = replace(one, networks=replace(one.networks, denoiser=Denoiser(clock, Flow(), spread(1.0))))
     one.restore(draw=0)
     scan = one.conditions.features()
     expected = [torch.cat([scan, time_features(torch.tensor([t]))], dim=1) for t in (1.0, 0.5)]
     assert len(clock.seen) == 2
     assert all(torch.equal(a, b) for a, b in zip(clock.seen, expected, strict=True))
+
+
+def test_the_spread_is_that_of_the_scans_ratio(networks: Networks) -> None:
+    samples = []
+    for knot in (0, 3, 7):  # ratio 2.5 lies between knots 3 and 4
+        table = spread(1.0)
+        table.values[knot] = 3.0
+        samples.append(a_pass(replace(networks, denoiser=Denoiser(Clock(), Flow(), table))).restore(draw=0))
+    assert torch.equal(samples[0], samples[2])
+    assert not torch.allclose(samples[0], samples[1], atol=0.01)
 
 
 def test_the_noise_field_is_one_for_the_whole_slab(networks: Networks) -> None:
@@ -126,17 +143,10 @@ def test_the_noise_field_is_one_for_the_whole_slab(networks: Networks) -> None:
     assert torch.allclose(large.restore()[..., 64:70, :], small.restore()[..., 60:66, :], atol=SINGLE * 100)
 
 
-def test_a_flow_may_start_at_the_one_step_answer(networks: Networks) -> None:
-    """Where the denoiser adds nothing, a sample is what the autoencoder keeps of the start."""
-    silent = replace(networks, denoiser=Denoiser(Clock(), Flow()), start="mean")
+def test_a_flow_from_the_one_step_answer_loses_nothing_of_it(networks: Networks) -> None:
+    """Where latents never leave the start, a sample is the start, whatever the autoencoder makes of it."""
+    silent = replace(networks, denoiser=Denoiser(Clock(), Flow(), spread(0.0)), start="mean")
     one = a_pass(silent)
-    autoencoder, fine = one.networks.autoencoder, one.restore()
-    assert autoencoder is not None
-    geometry, operator = one.conditions.geometry(), Acquisition((None, None, AXIS))
-    latent = autoencoder.encode(fold(along(AXIS.target_to_profile(), fine, -1)), geometry).mean
-    profile = unfold(autoencoder.decode(latent, one.slab, geometry))
-    correction = operator.pad(along(AXIS.profile_to_target(), profile, -1))
-    padded = operator.project(operator.baseline(one.slab) + correction, one.slab)
-    expected = operator.crop(padded)
+    expected = one.restore()
     assert torch.allclose(one.restore(draw=0), expected, atol=20 * SINGLE * float(expected.abs().max()), rtol=0)
     assert not torch.allclose(a_pass(replace(silent, start="baseline")).restore(draw=0), expected, atol=0.01)

@@ -185,6 +185,18 @@ def test_an_item_does_not_depend_on_its_neighbours(applier: Applier) -> None:
     assert torch.allclose(both.known[1:], alone.known, atol=100 * SINGLE)
 
 
+@pytest.mark.parametrize("latents", [False, True])
+def test_the_first_items_are_those_of_the_batch(volumes: list[Fine], latents: bool) -> None:
+    applier = Applier(volumes, CPU, "inverse", latents=latents)
+    other = replace(PLAIN, volume=1, zoom=(1.7, 1.3, 0.9), blur=(0.7, 0.9), contrast=2, noise=0.03)
+    batch = sample_of(applier, other, PLAIN, replace(PLAIN, noise=0.01))
+    first, shared = batch.first(2), {id(batch.to_target)}
+    assert (first.true_samples is None) != latents
+    for part, whole in zip(tensors(first), tensors(batch), strict=True):
+        assert torch.equal(part, whole if id(whole) in shared else whole[:2])
+    assert all(torch.equal(a, b) for a, b in zip(tensors(batch.first(3)), tensors(batch), strict=True))
+
+
 def test_a_curve_recolours_truth_and_scan(applier: Applier) -> None:
     plain, half = sample_of(applier, PLAIN), sample_of(applier, replace(PLAIN, curve=PLAIN.curve / 2))
     assert torch.allclose(half.high_res, plain.high_res / 2, atol=SINGLE)

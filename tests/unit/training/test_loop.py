@@ -119,6 +119,19 @@ def test_the_joint_stage_starts_from_the_autoencoder_and_keeps_its_encoder(train
             assert torch.equal(live[f"model/autoencoder.{name}"], value.float())
 
 
+def test_a_frozen_autoencoder_is_saved_as_it_was(train_config: Config) -> None:
+    first = run(train_config("autoencoder", "first"))
+    second = run(train_config("joint", "second", train_decoder=False, warm_start=[str(first / "model")]))
+    before, after = weights(first, "autoencoder"), weights(second, "autoencoder")
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    state = load_file(second / STATE)
+    assert not any("autoencoder" in name for name in state)
+    spread = state["model/denoiser.spread.values"]
+    assert (spread > 0).all()
+    assert (spread != 1).all()  # measured before the first step
+    assert torch.equal(weights(second, "denoiser")["spread.values"], spread.half())
+
+
 def test_a_warm_start_takes_rounded_weights_and_nothing_else(train_config: Config) -> None:
     first = run(train_config("one-step", "first"))
     warm = Run(train_config("one-step", "second", warm_start=[str(first / "model")]), lambda _: None)

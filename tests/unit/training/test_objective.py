@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,16 @@ from medld.dataset import Fine
 from medld.nn.autoencoder import fold
 from medld.training.apply import Applier, Sample
 from medld.training.draw import Drawer
-from medld.training.objective import EPSILON, add_profile, charbonnier, gain, image_loss
+from medld.training.objective import (
+    EPSILON,
+    LEAST_ERROR,
+    TYPICAL_ERROR,
+    add_profile,
+    charbonnier,
+    ease,
+    gain,
+    image_loss,
+)
 from medld.training.plan import make_plan
 
 BEYOND = 0.05
@@ -72,6 +82,27 @@ def test_the_loss_falls_on_the_way_to_the_truth(sample: Sample) -> None:
 def test_what_the_projection_replaces_is_not_left_free(sample: Sample) -> None:
     """An offset is projected away, but it still costs before the projection."""
     assert (image_loss(sample, perfect(sample) + 0.05) > 5 * image_loss(sample, perfect(sample))).all()
+
+
+def test_the_first_items_cost_what_they_do_in_the_batch(sample: Sample) -> None:
+    profile = 0.5 * perfect(sample)
+    first = image_loss(sample.first(1), profile[:1])
+    assert torch.allclose(first, image_loss(sample, profile)[:1], rtol=1e-5)
+    assert torch.allclose(ease(sample.first(1)), ease(sample)[:1], rtol=1e-5)
+
+
+def test_with_ease_a_share_of_the_baselines_error_counts_alike(sample: Sample) -> None:
+    """The same heads, B's error scaled: weights fall with it, and weighted errors come to the same."""
+    missing = sample.high_res - sample.known
+    scaled = [replace(sample, high_res=sample.known + scale * missing) for scale in (0.0, 0.5, 1.0, 2.0, 100.0)]
+    weights = torch.stack([ease(one) for one in scaled])
+    errors = torch.stack([charbonnier(one.high_res - one.known) for one in scaled])
+    assert (weights.diff(dim=0) < 0).all()
+    assert weights[0].tolist() == pytest.approx(2 * [TYPICAL_ERROR / LEAST_ERROR])  # the most there can be
+    weighted = weights * errors
+    assert (weighted.diff(dim=0) > 0).all()
+    assert weighted[-1].tolist() == pytest.approx(2 * [TYPICAL_ERROR], rel=2 * LEAST_ERROR / float(errors[-1].min()))
+    assert (weighted[3] / weighted[1] < 0.5 * errors[3] / errors[1]).all()
 
 
 def test_gain_is_zero_for_nothing_and_large_for_the_truth(sample: Sample) -> None:
