@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 demo: .venv/.demo
 	$(BIN)/python pipelines/demo.py
 
-test: .venv/.dev
-	$(BIN)/python -m pytest
+test: .venv/.dev  # a process per core, each on one thread: they would wait for each other's threads
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow

@@ -9,6 +9,8 @@
       AcquisitionError          E_ACQUISITION
       CheckpointError           E_MODEL
       CardError                 E_CARD
+      CohortError               E_COHORT
+      ResourceError             E_MEMORY
       RestorationError          E_NUMERIC
 
 Each carries a reason code that stays the same over the versions, so that scripts can rely
@@ -34,6 +36,8 @@ CODES: dict[str, str] = {
     "E_ACQUISITION": "the slice profile or thickness is impossible",
     "E_MODEL": "the model is missing, damaged or of another version",
     "E_CARD": "a data card is wrong",
+    "E_COHORT": "these scans together cannot teach a model",
+    "E_MEMORY": "the machine's memory ran out",
     "E_NUMERIC": "the restoration was not finite; nothing was written",
 }
 
@@ -103,6 +107,18 @@ class CardError(MedldError):
     """A data card that is wrong."""
 
     code = "E_CARD"
+
+
+class CohortError(MedldError):
+    """Scans that cannot teach a model together: too few subjects, several modalities, thick slices."""
+
+    code = "E_COHORT"
+
+
+class ResourceError(MedldError):
+    """A machine too small for what was asked of it; the message says what fits."""
+
+    code = "E_MEMORY"
 
 
 class RestorationError(MedldError):

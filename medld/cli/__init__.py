@@ -18,15 +18,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from types import FrameType
 
 from medld.batch.settings import EnhanceSettings, Outcome
+from medld.cli import data, export, finetune, latent
 from medld.cli.options import DEFAULTS, parse
 from medld.errors import MedldError, OutputError
 
@@ -34,6 +37,7 @@ __all__ = ["main"]
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows has no name for
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,12 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     commands = {"enhance": _enhance, "evaluate": _evaluate, "train": _train, "info": _info}
+    for module in (finetune, data, latent, export):
+        commands[module.__name__.rpartition(".")[2]] = partial(module.run, say=_say)
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
         return commands[options.command](options)
     except MedldError as error:
         print(f"medld: {error.code}: {error}", file=sys.stderr)
         return 1 if _is_broken(error) else 2
+    except BrokenPipeError:  # whoever reads what is printed has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         print("medld: interrupted; nothing half-written is left", file=sys.stderr)
         return INTERRUPTED

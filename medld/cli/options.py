@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from medld import __version__
 from medld.batch.settings import BASELINE, CHOICES, DEFAULT_MODEL, EnhanceSettings
+from medld.cli import data, export, finetune, latent
 from medld.errors import CODES, ConfigError
 
 __all__ = ["DEFAULTS", "parse"]
@@ -113,6 +114,8 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_enhance(commands)
     _add_evaluate(commands)
     _add_train(commands)
+    for module in (finetune, data, latent, export):
+        module.add_parser(commands)
     info = commands.add_parser("info", help="version, devices, shipped models", description=DESCRIPTION)
     info.set_defaults(command="info")
     return parser

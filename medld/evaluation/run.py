@@ -22,6 +22,7 @@ import medld
 from medld.acquisition import Acquisition, AxisAcquisition
 from medld.checkpoint import DEFAULT, Model, file_sha256, list_models, load_model
 from medld.config import Schema, parse_config
+from medld.dataset import subject_of
 from medld.errors import AcquisitionError, ConfigError, GridError, InputError, OutputError
 from medld.evaluation.protocol import ProtocolConfig, list_protocols, load_protocol, simulate
 from medld.evaluation.table import Row, Summary, format_csv, format_table, summarise
@@ -151,12 +152,6 @@ def find_scans(folder: Path, limit: int | None = None) -> list[Path]:
     if not subjects:
         raise InputError(f"Expected image files ({', '.join(SUFFIXES)}) below {folder}, found none. Check the path.")
     return [path for path in paths if subject_of(path) in subjects]
-
-
-def subject_of(path: Path) -> str:
-    """The BIDS subject in a file's name, else the name without its endings."""
-    first = path.name.split("_")[0]
-    return first if first.startswith("sub-") else path.name.split(".")[0]
 
 
 def _load(model: Path | str | None, report: Report) -> Model | None:

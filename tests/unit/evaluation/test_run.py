@@ -228,5 +228,5 @@ def test_a_named_model_must_be_there(folder: Path, tmp_path: Path) -> None:
 
 def test_a_subject_is_the_bids_entity_or_the_name(folder: Path) -> None:
     assert subject_of(Path("sub-07_ses-1_T1w.nii.gz")) == "sub-07"
-    assert subject_of(Path("knee.left.nrrd")) == "knee"
+    assert subject_of(Path("knee.left.nrrd")) == "knee.left"
     assert [p.name for p in find_scans(folder, 1)] == ["sub-01_T1w.nii.gz"]
