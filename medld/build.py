@@ -14,7 +14,8 @@ from medld.nn.autoencoder import SAMPLES, Autoencoder, LatentSpace, RatioTable
 from medld.nn.blocks import IMAGE_SCALE
 from medld.nn.conditions import SCAN_FEATURES, TIME_FEATURES
 from medld.nn.networks import Networks
-from medld.nn.unet import UNet, receptive_radius
+from medld.nn.transformer import Transformer
+from medld.nn.unet import WINDOW_EDGE, UNet, receptive_radius
 from medld.patches import ALIGN
 
 
@@ -24,16 +25,22 @@ def build_networks(config: ModelConfig) -> Networks:
     denoiser = None
     if config.denoiser is not None and autoencoder is not None:
         channels = autoencoder.latent_channels
-        denoiser = Denoiser(_backbone(config.denoiser, channels), Flow(config.kappa), RatioTable(channels))
+        flow = Flow(config.kappa, drift=config.start != "noise")
+        denoiser = Denoiser(_backbone(config.denoiser, channels), flow, RatioTable(channels))
+    given = [network for network in (config.one_step, config.denoiser) if network is not None]
+    align = WINDOW_EDGE if any(network.attention for network in given) else ALIGN
     return Networks(
-        one_step=None if config.one_step is None else _unet(config.one_step, 1, SAMPLES, SCAN_FEATURES, IMAGE_SCALE),
+        one_step=None if config.one_step is None else _network(config.one_step, 1, SAMPLES, SCAN_FEATURES, IMAGE_SCALE),
         autoencoder=autoencoder,
         denoiser=denoiser,
         profile_map=config.profile_map,
         fidelity=config.fidelity,
         start=config.start,
-        halo=max((_halo(receptive_radius(n.blocks)[0]) for n in (config.one_step, config.denoiser) if n), default=0),
-        autoencoder_halo=_halo(_autoencoder_radius(config.autoencoder)),
+        sampler=config.sampler,
+        eta=config.eta,
+        align=align,
+        halo=max((_rounded(_reach(network), align) for network in given), default=0),
+        autoencoder_halo=_rounded(_autoencoder_radius(config.autoencoder), ALIGN),
         modalities=config.modalities,
         presets={"fidelity": (0.0, 1), "balanced": config.balanced, "detail": config.detail},
     )
@@ -46,11 +53,17 @@ def _backbone(config: NetworkConfig, channels: int) -> nn.Module:
         from medld.nn.monai import MonaiUNet
 
         return MonaiUNet(inputs, channels, config.channels, config.blocks)
-    return _unet(config, inputs, channels, SCAN_FEATURES + TIME_FEATURES)
+    return _network(config, inputs, channels, SCAN_FEATURES + TIME_FEATURES)
 
 
-def _unet(config: NetworkConfig, inputs: int, outputs: int, features: int, scale: float = 1.0) -> UNet:
-    return UNet(inputs, outputs, features, config.channels, config.blocks, config.embedding, scale)
+def _network(config: NetworkConfig, inputs: int, outputs: int, features: int, scale: float = 1.0) -> nn.Module:
+    """A U-Net or a transformer, both told all of the features."""
+    if config.kind == "dit":
+        chosen = config.transformer
+        sizes = (chosen.width, chosen.depth, chosen.patch, chosen.window)
+        return Transformer(inputs, outputs, features, *sizes, config.embedding, scale)
+    channels, blocks = config.channels, config.blocks
+    return UNet(inputs, outputs, features, channels, blocks, config.embedding, scale, attention=config.attention)
 
 
 def _autoencoder(config: AutoencoderConfig) -> LatentSpace:
@@ -68,5 +81,10 @@ def _autoencoder_radius(config: AutoencoderConfig | None) -> int:
     return 0 if config is None else 2 + 2 * max(config.encoder_blocks, config.decoder_blocks)
 
 
-def _halo(radius: int) -> int:
-    return -(-radius // ALIGN) * ALIGN
+def _reach(config: NetworkConfig) -> int:
+    """How far a U-Net looks in-plane; what is no U-Net of ours is never tiled."""
+    return receptive_radius(config.blocks, attention=config.attention)[0]
+
+
+def _rounded(radius: int, align: int) -> int:
+    return -(-radius // align) * align

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,13 +22,37 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
-class NetworkConfig(Schema):
-    """A U-Net on the acquired grid (design, section 3); MONAI's is told nothing but the time, as wide as it wants."""
+Size = Annotated[int, Field(ge=1)]
 
-    kind: Literal["unet", "monai-unet"] = "unet"
+
+class TransformerConfig(Schema):
+    """A transformer: channels of a token, blocks, voxels of a patch and patches of a window along each axis."""
+
+    width: int = Field(256, ge=8, multiple_of=8)
+    depth: int = Field(7, ge=1)
+    patch: tuple[Size, Size, Size] = (4, 4, 2)
+    window: tuple[Size, Size, Size] = (8, 8, 4)
+
+
+class NetworkConfig(Schema):
+    """A network on the acquired grid (design, section 3): a U-Net, MONAI's, or a diffusion transformer.
+
+    MONAI's U-Net is told nothing but the time, as wide as it wants. `channels`, `blocks` and `attention` are a U-Net's,
+    `transformer` is a dit's.
+    """
+
+    kind: Literal["unet", "monai-unet", "dit"] = "unet"
     channels: tuple[int, int, int] = (64, 96, 144)
     blocks: tuple[int, int, int] = (2, 2, 3)
     embedding: int = Field(128, ge=8)
+    attention: bool = False
+    transformer: TransformerConfig = TransformerConfig()
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> NetworkConfig:
+        if self.attention and self.kind != "unet":
+            raise ValueError(f"expected attention of a network of kind unet alone, got it of a {self.kind}")
+        return self
 
 
 class AutoencoderConfig(Schema):
@@ -60,7 +84,9 @@ class ModelConfig(Schema):
     denoiser: NetworkConfig | None = None
     kappa: float = Field(0.5, gt=0)
     fidelity: Literal["one-step", "latent"] = "one-step"
-    start: Literal["baseline", "mean"] = "baseline"
+    start: Literal["baseline", "mean", "noise"] = "baseline"
+    sampler: Literal["multistep", "euler", "heun", "ddim", "ddpm", "predictor-corrector"] = "multistep"
+    eta: float = Field(0.0, ge=0, le=1)
     modalities: tuple[Literal["mr", "ct"], ...] = ("mr",)
     balanced: tuple[float, int] = (0.35, 8)
     detail: tuple[float, int] = (0.8, 8)
@@ -75,6 +101,14 @@ class ModelConfig(Schema):
     def _check_one_step(self) -> ModelConfig:
         if self.one_step is not None and self.one_step.kind == "monai-unet":
             raise ValueError("expected a one_step of kind unet: monai-unet knows the time alone, and one step has none")
+        return self
+
+    @model_validator(mode="after")
+    def _check_flow(self) -> ModelConfig:
+        if self.start == "noise" and self.kappa != 1:
+            raise ValueError(f"expected kappa 1 with start: noise, as latents have deviation 1, got {self.kappa:g}")
+        if self.eta > 0 and self.sampler != "ddim":
+            raise ValueError(f"expected eta with sampler: ddim alone, got it with {self.sampler}")
         return self
 
 
@@ -103,11 +137,19 @@ class DataConfig(Schema):
     noise_high: float = Field(0.04, ge=0)
     soft_share: float = Field(0.25, ge=0, le=1)
     zoom_out_share: float = Field(0.45, ge=0, le=1)
+    bias_share: float = Field(0.2, ge=0, le=1)
+    truncated_share: float = Field(0.1, ge=0, le=1)
     degrade: Literal["random", "gaussian"] = "random"
 
 
 class TrainConfig(Schema):
-    """Everything a training run needs."""
+    """Everything a training run needs.
+
+    `batch` is that of all processes together, in `accumulate` parts one after another; neither changes the result.
+    `trackers` are told figures beside `log.jsonl`; None is TensorBoard where it is installed. Validation is on whole
+    volumes, or on their centres of `validation_crop` voxels along each axis; every `validate_every` steps (0 = only at
+    the end), and `patience` of those in a row without a better mean gain end the run (0 = never).
+    """
 
     stage: Literal["one-step", "autoencoder", "joint"]
     run_dir: Path
@@ -116,6 +158,7 @@ class TrainConfig(Schema):
     warm_start: tuple[Path, ...] = ()
     steps: int = Field(2000, ge=1)
     batch: int = Field(12, ge=1)
+    accumulate: int = Field(1, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(1e-4, ge=0)
@@ -124,6 +167,10 @@ class TrainConfig(Schema):
     clip: float = Field(0.3, gt=0)
     ema: float = Field(0.998, gt=0, lt=1)
     kl_weight: float = Field(3e-6, ge=0)
+    ssim_weight: float = Field(0.0, ge=0)
+    adversarial_weight: float = Field(0.0, ge=0)
+    adversarial_from: float = Field(0.5, ge=0, lt=1)
+    latent_noise: float = Field(0.0, ge=0)
     latent_weight: float = Field(0.05, ge=0)
     image_loss_at: Literal["all", "one"] = "all"
     end_share: float = Field(0.5, gt=0, le=1)
@@ -135,7 +182,12 @@ class TrainConfig(Schema):
     device: str = "auto"
     checkpoint_minutes: float = Field(5.0, gt=0)
     log_every: int = Field(50, ge=1)
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] | None = None
     validation: tuple[Path, ...] = ()
+    validation_ratios: tuple[Annotated[float, Field(ge=1.25, le=8)], ...] = Field((2.0, 4.0, 6.0), min_length=1)
+    validation_crop: int | None = Field(None, ge=32)
+    validate_every: int = Field(0, ge=0)
+    patience: int = Field(0, ge=0)
     compile: bool = False
 
     @model_validator(mode="after")
@@ -146,6 +198,24 @@ class TrainConfig(Schema):
             raise ValueError(
                 f"stage {self.stage} trains model.{' and model.'.join(missing)}, which the config leaves out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_loop(self) -> TrainConfig:
+        if self.batch % self.accumulate:
+            raise ValueError(f"expected accumulate to divide batch, got {self.accumulate} and {self.batch}")
+        if self.patience and not self.validate_every:
+            raise ValueError("patience counts validations in between: give validate_every as well")
+        if self.validate_every and self.stage == "autoencoder":
+            raise ValueError("an autoencoder restores nothing that could be validated: leave validate_every 0")
+        return self
+
+    @model_validator(mode="after")
+    def _losses_of_the_autoencoder(self) -> TrainConfig:
+        names = ("ssim_weight", "adversarial_weight", "latent_noise")
+        given = [name for name in names if getattr(self, name) > 0]
+        if given and self.stage != "autoencoder":
+            raise ValueError(f"expected {' and '.join(given)} in the autoencoder stage alone, got stage {self.stage}")
         return self
 
 

@@ -1,10 +1,11 @@
 """The preconditioned denoiser: from a noisy latent to the mean of the clean ones.
 
-    z^(z_t, t) = z_lr + skip w + out backbone(into w, z_lr, y; t, conditions)      w = z_t - z_lr
+    z^(z_t, t) = c + skip w + out backbone(into w, z_lr, y; t, conditions)      w = z_t - c
 
-The backbone starts at zero, so an untrained denoiser is the best linear one: its samples have the right spread from
-the first step on, and training gives them their shape. Without `skip` it would first have to learn to let z_t pass,
-and until it has, samples blur. Trained on |z^ - z|^2 at every t it is the posterior mean.
+with c the flow's centre, z_lr or zero. The backbone starts at zero, so an untrained denoiser is the best linear one:
+its samples have the right spread from the first step on, and training gives them their shape. Without `skip` it would
+first have to learn to let z_t pass, and until it has, samples blur. Trained on |z^ - z|^2 at every t it is the
+posterior mean.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Denoiser(nn.Module):
     Args:
         backbone: (B, 2C + 1, I, J, K) and features (B, F), those of t included, to (B, C, I, J, K).
         flow: The forward process.
-        spread: Ratio (B,) to the deviation of z - z_lr, (B, C, 1, 1, 1).
+        spread: Ratio (B,) to the deviation of z from the flow's centre, (B, C, 1, 1, 1).
     """
 
     def __init__(self, backbone: nn.Module, flow: Flow, spread: nn.Module) -> None:
@@ -48,11 +49,12 @@ class Denoiser(nn.Module):
         `scan` sets the backbone's precision, never that of the sums: rounding of z_t would pass for detail.
         `run` calls the backbone, in tiles for instance.
         """
-        away = z_t - low_res_latent
+        centre = self.flow.centre(low_res_latent)
+        away = z_t - centre
         scales = self.scales(t, ratio)
         seen = torch.cat([(scales.into * away).to(scan.dtype), low_res_latent.to(scan.dtype), scan], dim=1)
         answer = (run or self.backbone)(seen, features)
-        return low_res_latent + scales.skip * away + scales.out * answer.float()
+        return centre + scales.skip * away + scales.out * answer.float()
 
     def scales(self, t: Tensor, ratio: Tensor) -> Scales:
         """The factors at times t (B,) and ratios (B,)."""

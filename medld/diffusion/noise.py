@@ -1,9 +1,10 @@
 """The forward process: a straight path from the wanted latent to the scan's own latent plus noise.
 
-    z_t = (1 - t) z + t (z_lr + kappa eps)      t = 0 clean, t = 1 what the scan gives
+    z_t = (1 - t) z + t (c + kappa eps)             t = 0 clean, t = 1 what the scan gives
 
-Without the drift t z_lr this is a Gaussian diffusion w_t = alpha_t z + sigma_t eps with
-alpha_t = 1 - t and sigma_t = kappa t, so every sampler for those serves here. Latents are standardised.
+The centre c is z_lr, the scan's latent; without drift it is zero, and sampling begins at pure noise. Without t c this
+is a Gaussian diffusion w_t = alpha_t z + sigma_t eps with alpha_t = 1 - t and sigma_t = kappa t, so every sampler for
+those serves here. Latents are standardised.
 
 Source: reference design, section 2; flow matching from a degraded start as in Ohayon et al.,
 "Posterior-Mean Rectified Flow" (2410.00418).
@@ -12,8 +13,12 @@ Source: reference design, section 2; flow matching from a degraded start as in O
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+import torch
 from torch import Tensor
+
+Time = TypeVar("Time", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -27,27 +32,32 @@ class Scales:
 
 @dataclass(frozen=True)
 class Flow:
-    """The process and its one constant: `kappa`, the noise at t = 1 in standardised latents."""
+    """The process: `kappa`, the noise at t = 1 in standardised latents, and whether it drifts to the scan's latent."""
 
     kappa: float = 0.5
+    drift: bool = True
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Time) -> Time:
         """Weight of the clean latent."""
         return 1 - t
 
-    def sigma(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Time) -> Time:
         """Deviation of the noise."""
         return self.kappa * t
+
+    def centre(self, low_res_latent: Tensor) -> Tensor:
+        """c, where the path ends but for its noise; shaped as `low_res_latent`."""
+        return low_res_latent if self.drift else torch.zeros_like(low_res_latent)
 
     def diffuse(self, latent: Tensor, low_res_latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """z_t of latents (B, C, I, J, K) at times t (B,)."""
         t = t[:, None, None, None, None]
-        return self.alpha(t) * latent + t * low_res_latent + self.sigma(t) * noise
+        return self.alpha(t) * latent + t * self.centre(low_res_latent) + self.sigma(t) * noise
 
     def scales(self, spread: Tensor, t: Tensor) -> Scales:
-        """What keeps input and output of a network at unit variance where z - z_lr has deviation `spread`.
+        """What keeps input and output of a network at unit variance where z - c has deviation `spread`.
 
-        With `spread` (B, C, 1, 1, 1), `skip` alone is the best linear estimate of z - z_lr from z_t - z_lr.
+        With `spread` (B, C, 1, 1, 1), `skip` alone is the best linear estimate of z - c from z_t - c.
         Source: Karras et al., "Elucidating the Design Space" (2206.00364), table 1, for alpha_t unlike 1.
         """
         t = t[:, None, None, None, None]
@@ -57,4 +67,4 @@ class Flow:
 
     def start(self, low_res_latent: Tensor, noise: Tensor) -> Tensor:
         """z_1, where sampling begins."""
-        return low_res_latent + self.kappa * noise
+        return self.centre(low_res_latent) + self.kappa * noise

@@ -1,9 +1,9 @@
-"""MONAI's networks behind the interfaces of ours: the plain latent diffusion that tables compare with.
+"""MONAI's networks behind the interfaces of ours: the plain latent diffusion that tables compare with, and a judge.
 
 Plain means as it is usually built: the autoencoder knows neither the scan nor its geometry, the U-Net is told
 the time and nothing else. Both work on the acquired grid. Group norm takes its statistics over the volume and
 the middle of the U-Net attends to all of it, so a tile would not compute what the whole does: they take
-scans in one piece.
+scans in one piece. The discriminator exists in training only.
 
 Source: Pinaya et al. 2022, arXiv:2209.07162, as implemented by MONAI's AutoencoderKL and DiffusionModelUNet.
 """
@@ -13,9 +13,12 @@ from __future__ import annotations
 from math import gcd
 
 import torch
+from monai.losses.adversarial_loss import PatchAdversarialLoss
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from medld.nn.autoencoder import SAMPLES, LatentSpace
 from medld.nn.blocks import IMAGE_SCALE
@@ -115,6 +118,39 @@ class MonaiUNet(nn.Module):
         with _mixed(x, self):
             output = self.network(pad_to_multiples(x, MULTIPLES), TIME_SCALE * time_of(features))
         return output[..., :rows, :columns, :slices].to(x.dtype)  # type: ignore[no-any-return]
+
+
+class Discriminator(nn.Module):
+    """`PatchDiscriminator` in 3D: tells patches of restored volumes from those of true ones.
+
+    Both sides of the game are one sum for one optimiser. What the discriminator says to the other side leaves its own
+    weights alone, and what it learns from leaves the other side's alone. Instance norm keeps no statistics, so nothing
+    but weights is saved; kernels of three leave something of any crop.
+    Source: Isola et al., 1611.07004; least squares as in Mao et al., 1611.04076.
+    """
+
+    def __init__(self, width: int = 32, layers: int = 2) -> None:
+        super().__init__()
+        self.network = PatchDiscriminator(
+            spatial_dims=3, channels=width, in_channels=1, num_layers_d=layers, kernel_size=3, norm="INSTANCE"
+        )
+        self.loss = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
+
+    def fooled(self, restored: Tensor) -> Tensor:
+        """How little `restored` (B, 1, I, J, n) passes for true: what the decoder is to lessen."""
+        frozen = {name: weight.detach() for name, weight in self.network.named_parameters()}
+        with _mixed(restored, self):
+            verdict = functional_call(self.network, frozen, (restored,))[-1]
+        return self.loss(verdict.float(), target_is_real=True, for_discriminator=False)  # type: ignore[no-any-return]
+
+    def mistaken(self, restored: Tensor, true: Tensor) -> Tensor:
+        """How badly it tells the two apart, (B, 1, I, J, n) each: what it is to lessen itself."""
+        losses = []
+        for images, is_true in ((restored.detach(), False), (true, True)):
+            with _mixed(images, self):
+                verdict = self.network(images)[-1]
+            losses.append(self.loss(verdict.float(), target_is_real=is_true, for_discriminator=True))
+        return torch.stack(losses).mean()
 
 
 def _groups(*channels: int) -> int:

@@ -23,9 +23,10 @@ class Networks:
     """One-step network, autoencoder and denoiser; a part that was not trained is None.
 
     `presets` gives (realism, steps) of each mode; `fidelity` says which form answers at realism 0, `start` whose
-    latent the flow starts at: the baseline's or, where there is a one-step network, its answer's.
-    The halos, in voxels, are how far the U-Nets and the autoencoder's halves look in-plane, rounded up to the tiles'
-    alignment.
+    latent the flow starts at: the baseline's or, where there is a one-step network, its answer's; or none, but pure
+    noise. `sampler` names how it is sampled, see `medld.diffusion.stochastic`; `eta` is DDIM's.
+    The halos, in voxels, are how far the U-Nets and the autoencoder's halves look in-plane, rounded up to `align`, of
+    which tiles start at multiples.
     """
 
     one_step: nn.Module | None = None
@@ -33,7 +34,10 @@ class Networks:
     denoiser: Denoiser | None = None
     profile_map: Literal["inverse", "triangle"] = "inverse"
     fidelity: Literal["one-step", "latent"] = "one-step"
-    start: Literal["baseline", "mean"] = "baseline"
+    start: Literal["baseline", "mean", "noise"] = "baseline"
+    sampler: str = "multistep"
+    eta: float = 0.0
+    align: int = 4
     halo: int = 56
     autoencoder_halo: int = 8
     modalities: tuple[str, ...] = ("mr",)

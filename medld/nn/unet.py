@@ -6,29 +6,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medld.nn.attention import AttentionBlock
 from medld.nn.blocks import Blocks, Conv, Embedding, Up
 
 STRIDES = ((2, 2, 1), (2, 2, 2))
 MULTIPLES = (4, 4, 2)
+WINDOW = (16, 16, 8)
+"""Tokens of an attention window, on the lowest level: a training crop is one window."""
+
+WINDOW_EDGE = WINDOW[0] * MULTIPLES[0]
+"""In-plane voxels of such a window; tiles that start at multiples of it see whole windows."""
 
 
-def receptive_radius(blocks: tuple[int, int, int]) -> tuple[int, int, int]:
+def receptive_radius(blocks: tuple[int, int, int], *, attention: bool = False) -> tuple[int, int, int]:
     """How far, in voxels of each axis, an input voxel can reach; halos of tiles must cover it.
 
     A block is two convolutions; those of the outer levels stand on the way down and up. Whatever the place of the
-    voxel within a stride, the last term allows for it.
+    voxel within a stride, the last term allows for it. Attention carries from one end of a window to the other.
     """
     radius = []
     for axis in range(3):
         middle, deep = STRIDES[0][axis], STRIDES[0][axis] * STRIDES[1][axis]
-        radius.append(2 + 4 * blocks[0] + 4 * blocks[1] * middle + 2 * blocks[2] * deep + deep - 1)
+        across = (WINDOW[axis] - 1) * deep if attention else 0
+        radius.append(2 + 4 * blocks[0] + 4 * blocks[1] * middle + 2 * blocks[2] * deep + deep - 1 + across)
     return radius[0], radius[1], radius[2]
 
 
 class UNet(nn.Module):
     """Blocks down and up with skips added; the output starts at zero, so an untrained net changes nothing.
 
-    `output_scale` is about the size of the wanted output, see `blocks.IMAGE_SCALE`.
+    `output_scale` is about the size of the wanted output, see `blocks.IMAGE_SCALE`; `attention` lets the lowest level
+    look around in windows.
     """
 
     def __init__(
@@ -40,6 +48,8 @@ class UNet(nn.Module):
         blocks: tuple[int, int, int] = (2, 2, 3),
         embedding: int = 128,
         output_scale: float = 1.0,
+        *,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         self.output_scale = output_scale
@@ -52,6 +62,7 @@ class UNet(nn.Module):
             Conv(channels[i], channels[i + 1], stride, stride=stride) for i, stride in enumerate(STRIDES)
         )
         self.grow = nn.ModuleList(Up(channels[i + 1], channels[i], stride) for i, stride in enumerate(STRIDES))
+        self.attention = AttentionBlock(channels[2], WINDOW) if attention else None
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         """(B, inputs, I, J, K) and (B, features) to (B, outputs, I, J, K), in the precision of `x`."""
@@ -65,6 +76,8 @@ class UNet(nn.Module):
                 skips.append(x)
                 x = self.shrink[level - 1](x)
             x = self.down[level](x, embedding)
+        if self.attention is not None:
+            x = self.attention(x)
         for level in (1, 0):
             x = skips.pop() + self.grow[level](x)
             x = self.up[level](x, embedding)

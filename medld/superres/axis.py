@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from medld.acquisition import Acquisition, AxisAcquisition, along
-from medld.diffusion.sample import multistep
+from medld.diffusion.sample import euler
+from medld.diffusion.stochastic import Walk, make_sampler
 from medld.nn.autoencoder import LatentSpace, fold, unfold
 from medld.nn.conditions import Conditions, time_features
 from medld.nn.networks import Networks
-from medld.patches import ALIGN, apply_tiled
+from medld.patches import apply_tiled
 from medld.superres.work import Work
 
 SMALLEST_TILE = 56
@@ -66,13 +67,13 @@ class AxisPass:
     def restore(self, draw: int | None = None) -> Tensor:
         """The slab on the target grid (1, 1, I, J, n): the slider's position, or the pure sample `draw`."""
         if draw is not None:
-            return self._completed(self._sampled(draw, None))
+            return self.completed(self._sampled(draw, None))
         fine = self._mean()
         if self.dials.realism > 0:
             fine = fine + self.dials.realism * (self._sampled(0, fine) - fine)
-        return self._completed(fine)
+        return self.completed(fine)
 
-    def _completed(self, fine: Tensor) -> Tensor:
+    def completed(self, fine: Tensor) -> Tensor:
         """Baseline plus a correction, projected onto the slab: (1, 1, I, J, n)."""
         acquisition = Acquisition((None, None, self.axis))
         with self.work.timed("baseline"):
@@ -85,51 +86,80 @@ class AxisPass:
     def _mean(self) -> Tensor:
         """The posterior mean's correction to the baseline, (1, 1, I, J, n)."""
         if self.networks.one_step is None or self.networks.fidelity == "latent":
-            return self._latent(self._known_samples(), steps=1, noise=None)
-        features = self.conditions.features()
-        one_step = self.networks.one_step
+            samples, known = self._start(None)
+            return self._latent(samples, known=known)
+        return self._one_step()
+
+    def _one_step(self) -> Tensor:
+        """The one-step network's correction to the baseline, (1, 1, I, J, n)."""
+        features, one_step = self.conditions.features(), self.networks.one_step
+        assert one_step is not None, "callers ask for it only where there is one"
         with self.work.timed("one-step"):
             return self._to_target(
                 self._tiled(lambda x: one_step(x, features), self.slab, self.networks.halo, share=1.0)
             )
 
+    def _start(self, mean: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Where the flow starts: samples (1, 8, I, J, K) and, if it is the one-step answer, the correction they are.
+
+        `mean` is that correction where the caller has it.
+        """
+        if self.networks.start != "mean":
+            return self.known_samples(), None
+        mean = self._one_step() if mean is None else mean
+        completed = self.completed(mean)
+        return fold(along(self.axis.like("to_profile", completed), completed, -1)), mean
+
     def _sampled(self, draw: int, mean: Tensor | None) -> Tensor:
         """A sample's correction; its noise field is drawn whole and on the CPU, so tiles and devices agree on it.
 
-        `mean` is `_mean()` where the caller has it; a flow that starts elsewhere does without.
+        `mean` is `_mean()` where the caller has it.
         """
-        if self.networks.start == "mean":
-            mean = self._mean() if mean is None else mean
-            completed = self._completed(mean)
-            samples = fold(along(self.axis.like("to_profile", completed), completed, -1))
-        else:
-            mean, samples = None, self._known_samples()
+        samples, known = self._start(mean if self.networks.fidelity == "one-step" else None)
         seed = np.random.SeedSequence((self.dials.seed, draw, self.remaining)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed[0] >> 1))
-        shape = (1, self._autoencoder.latent_channels, *self.slab.shape[2:])
-        noise = torch.randn(shape, generator=generator).to(self.slab.device)
-        return self._latent(samples, steps=self.dials.steps, noise=noise, known=mean)
+        return self._latent(samples, generator, known=known)
 
-    def _latent(self, samples: Tensor, *, steps: int, noise: Tensor | None, known: Tensor | None = None) -> Tensor:
+    def _latent(
+        self, samples: Tensor, generator: torch.Generator | None = None, *, known: Tensor | None = None
+    ) -> Tensor:
         """Encode what is known (1, 8, I, J, K), restore the latent, decode: a correction (1, 1, I, J, n).
 
-        `known` is the correction that `samples` stand for, if any: the flow then only adds to it, since what the
-        autoencoder loses of it need not be lost.
+        The latent is its posterior mean or, of a `generator`, a sample. `known` is the correction that `samples` stand
+        for, if any: the flow then only adds to it, since what the autoencoder loses of it need not be lost.
         """
-        ratio = self.conditions.ratio
         with self.work.timed("encode"):
-            low_res = self._autoencoder.standardise(self._encoded(samples), ratio)
-        assert self.networks.denoiser is not None, "callers ask for latents only where there is a denoiser"
-        start = low_res if noise is None else self.networks.denoiser.flow.start(low_res, noise)
+            low_res = self.encode(samples)
         with self.work.timed("denoise"):
-            latent = multistep(lambda z, t: self._denoised(z, t, low_res), start, steps)
+            latent = self._restored(low_res, generator)
         with self.work.timed("decode"):
-            profile = self._decoded(self._autoencoder.unstandardise(latent, ratio))
-            if known is None:
-                return self._to_target(profile)
-            return known + self._to_target(profile - self._decoded(self._autoencoder.unstandardise(low_res, ratio)))
+            correction = self.decode(latent)
+            return correction if known is None else known + (correction - self.decode(low_res))
 
-    def _known_samples(self) -> Tensor:
+    def _restored(self, low_res: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The latent (1, C, I, J, K) of what is wanted, given the scan's own: the mean, or a sample."""
+        denoiser = self.networks.denoiser
+        assert denoiser is not None, "callers ask for latents only where there is a denoiser"
+
+        def denoise(z: Tensor, t: Tensor) -> Tensor:
+            return self._denoised(z, t, low_res)
+
+        centre = denoiser.flow.centre(low_res)
+        if generator is None:
+            return euler(denoise, centre, 1)
+        walk = Walk(denoiser.flow, centre, generator)
+        sampler = make_sampler(self.networks.sampler, walk, self.networks.eta)
+        return sampler(denoise, denoiser.flow.start(low_res, walk.noise()), self.dials.steps)
+
+    def encode(self, samples: Tensor) -> Tensor:
+        """Values on the profile grid, folded (1, 8, I, J, K), to their standardised latent (1, C, I, J, K)."""
+        return self._autoencoder.standardise(self._encoded(samples), self.conditions.ratio)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """A standardised latent (1, C, I, J, K), beside the slab, to a correction of the baseline (1, 1, I, J, n)."""
+        return self._to_target(self._decoded(self._autoencoder.unstandardise(latent, self.conditions.ratio)))
+
+    def known_samples(self) -> Tensor:
         """The baseline on the profile grid, folded (1, 8, I, J, K)."""
         wide = Acquisition((None, None, self.axis.on_profile_grid()))
         return fold(wide.crop(wide.baseline(self.slab, self.strength.damping)))
@@ -168,7 +198,8 @@ class AxisPass:
         size = max(x.shape[2:4])
         if prod(x.shape[2:]) > self.dials.untiled_voxels:
             side = int((self.dials.untiled_voxels / x.shape[-1]) ** 0.5) - 2 * halo
-            size = max(SMALLEST_TILE, side // ALIGN * ALIGN)
+            align = self.networks.align
+            size = max(-(-SMALLEST_TILE // align) * align, side // align * align)
 
         def progress(part: float) -> None:
             self.work.advance(part * share)

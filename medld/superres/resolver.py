@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from medld.acquisition import SMALLEST_LAMBDA, Acquisition, along, damping_for
+from medld.diffusion.stochastic import evaluations
 from medld.errors import InputError, RestorationError
 from medld.geometry import Grid
 from medld.intensity import TEXTURE, IntensityMap, estimate_noise, intensity_map
@@ -115,8 +116,9 @@ class SuperResolver:
             realism, draws = 0.0, 0
         steps = steps if request.steps is None else request.steps
         dials = Dials(realism, steps, request.seed, self._untiled_voxels(request))
-        per_draw = steps + (networks is not None and networks.start == "mean")
-        passes = len(request.target.axes) * (1 + (steps if realism > 0 else 0) + draws * per_draw)
+        sampling = evaluations(networks.sampler, steps) if networks else 0
+        per_draw = sampling + (networks is not None and networks.start == "mean")
+        passes = len(request.target.axes) * (1 + (sampling if realism > 0 else 0) + draws * per_draw)
         work = Work(torch.device(self.device), passes, progress)
         return _Job(networks, volume, request, dials, draws, self._dtype, warnings, work)
 
@@ -207,7 +209,7 @@ class _Job:
         if self.networks is None:
             return "baseline B"
         if self.dials.realism > 0:
-            return f"realism {self.dials.realism:g}, {self.dials.steps} steps"
+            return f"realism {self.dials.realism:g}, {self.dials.steps} {self.networks.sampler} steps"
         return f"fidelity ({'latent' if self.networks.one_step is None else self.networks.fidelity})"
 
     def _noise(self, slab: Tensor) -> Tensor:

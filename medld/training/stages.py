@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,11 @@ from medld.nn.conditions import time_features
 from medld.nn.networks import Networks
 from medld.training.apply import Applier, Sample
 from medld.training.draw import Drawer
-from medld.training.objective import add_profile, charbonnier, completed, ease, gain, image_loss
+from medld.training.objective import add_profile, charbonnier, completed, dissimilarity, ease, gain, image_loss
 from medld.training.plan import make_plan
 
 RECONSTRUCTION = 2.0
+JUDGE = "discriminator"
 STATISTICS_BATCHES = 6
 STATISTICS_SEED = 10**6
 EARLIEST = 0.02
@@ -30,14 +32,24 @@ EARLIEST = 0.02
 
 
 class Stage(ABC):
-    """What is trained (`modules`, a part name to a module) and its loss."""
+    """What is trained (`modules`, a name to a module) and its loss.
+
+    Of the modules, `parts` belong to the model; the others serve training alone. `progress` is the share of the run's
+    steps that are done; who runs the stage keeps it up to date.
+    """
 
     modules: nn.ModuleDict
     latents = True
+    progress = 0.0
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         self.networks, self.config = networks, config
         self.dtype = getattr(torch, config.precision)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the modules that a model folder holds."""
+        return tuple(name for name in self.modules if name != JUDGE)
 
     @abstractmethod
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
@@ -76,6 +88,8 @@ class AutoencoderStage(Stage):
     """2 c(u + S D(z) - x) + kl_weight KL, z sampled from the encoder's posterior.
 
     With a frozen encoder only the decoder learns, from the means that a denoiser learned; what it learned stays valid.
+    Options: structure and a judge of the projected image, and noise on the latents (a denoising autoencoder: Vincent
+    et al. 2008), so that the decoder is used to what a denoiser leaves.
     """
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
@@ -83,16 +97,58 @@ class AutoencoderStage(Stage):
         assert networks.autoencoder is not None, "the config of this stage has an autoencoder"
         networks.autoencoder.encoder.requires_grad_(config.train_encoder)
         self.modules = nn.ModuleDict({"autoencoder": networks.autoencoder})
+        if config.adversarial_weight > 0:
+            from medld.nn.monai import Discriminator  # takes seconds to import
+
+            self.modules[JUDGE] = Discriminator()
 
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reconstruction and divergence."""
+        """Reconstruction and divergence, and what the options add."""
         autoencoder = _autoencoder(self.modules)
         geometry = sample.conditions.geometry()
         posterior = autoencoder.encode(_present(sample.true_samples).to(self.dtype), geometry)
         latent = posterior.sample(_randn(posterior.mean, generator)) if self.config.train_encoder else posterior.mean
+        if self.config.latent_noise > 0:
+            latent = self._noisy(latent, sample.conditions.ratio, generator)
         profile = autoencoder.decode(latent, sample.low_res.to(self.dtype), geometry)
         loss = reconstruction(sample, profile).mean() + self.config.kl_weight * posterior.divergence()
-        return loss, {"gain": gain(sample, profile.detach())} if figures else {}
+        looks = self._looks(sample, profile)
+        for weight, cost in looks.values():
+            loss = loss + weight * cost
+        if not figures:
+            return loss, {}
+        shown = {name: cost.detach() for name, (_, cost) in looks.items()}
+        return loss, {"gain": gain(sample, profile.detach()), **shown}
+
+    def _noisy(self, latent: Tensor, ratio: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents (B, C, I, J, K) with noise of `latent_noise` of their deviations.
+
+        A frozen encoder has a table of them. Of one that learns they are the batch's own, and it may not see them as
+        given: it would escape from the noise by making its latents larger and larger.
+        """
+        noise = self.config.latent_noise * _randn(latent, generator)
+        autoencoder = _autoencoder(self.modules)
+        if self.config.train_encoder:
+            return latent + latent.std(dim=(0, 2, 3, 4), keepdim=True) * noise
+        return autoencoder.unstandardise(autoencoder.standardise(latent, ratio) + noise, ratio)
+
+    def _looks(self, sample: Sample, profile: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """What the look of the projected image costs: name to weight and loss.
+
+        The discriminator's own loss has the same weight: to AdamW it makes no difference, to the clipping it does.
+        """
+        config, costs = self.config, {}
+        judged = config.adversarial_weight > 0 and self.progress >= config.adversarial_from
+        if not (judged or config.ssim_weight > 0):
+            return {}
+        image, truth = completed(sample, profile), sample.high_res
+        if config.ssim_weight > 0:
+            costs["dissimilarity"] = (config.ssim_weight, dissimilarity(image, truth).mean())
+        if judged:
+            judge: Any = self.modules[JUDGE]
+            costs["fooled"] = (config.adversarial_weight, judge.fooled(image.to(self.dtype)))
+            costs["mistaken"] = (config.adversarial_weight, judge.mistaken(image.to(self.dtype), truth.to(self.dtype)))
+        return costs
 
     @torch.no_grad()
     def finish(self, drawer: Drawer, applier: Applier) -> None:
@@ -126,23 +182,26 @@ class Joint(Stage):
 
     @torch.no_grad()
     def prepare(self, drawer: Drawer, applier: Applier) -> None:
-        """Tabulate how far the latent lies from the flow's start, at every knot of the ratio."""
-        table = self.networks.denoiser.spread.values  # type: ignore[union-attr]
+        """Tabulate how far the latent lies from the flow's centre, at every knot of the ratio."""
+        denoiser = self.networks.denoiser
+        assert denoiser is not None, "the config of this stage has a denoiser"
+        table = denoiser.spread.values
         for knot, samples in _at_knots(drawer, applier, self.config.data.in_plane):
-            distances = [(latent - start).transpose(0, 1).flatten(1) for latent, start in map(self._latents, samples)]
+            pairs = [self._latents(sample) for sample in samples]
+            distances = [(latent - denoiser.flow.centre(start)).transpose(0, 1).flatten(1) for latent, start in pairs]
             table[knot] = torch.cat(distances, dim=1).square().mean(1).sqrt()  # type: ignore[operator]
 
     @torch.no_grad()
     def _latents(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        """The truth's latent and the flow's start, both standardised."""
+        """The truth's latent and what is known of it beforehand, both standardised."""
         both = (_present(sample.true_samples), self._start(sample))
         geometry, ratio = sample.conditions.geometry(), sample.conditions.ratio
         latent, start = (self.autoencoder.encode(x.to(self.dtype), geometry).mean for x in both)
         return self.autoencoder.standardise(latent, ratio), self.autoencoder.standardise(start, ratio)
 
     def _start(self, sample: Sample) -> Tensor:
-        """What the flow starts from, on the profile grid: the baseline, or the frozen one-step network's answer."""
-        if self.networks.start == "baseline" or self.networks.one_step is None:
+        """What is known beforehand, on the profile grid: the baseline, or the frozen one-step network's answer."""
+        if self.networks.start != "mean" or self.networks.one_step is None:
             return _present(sample.known_samples)
         profile = self.networks.one_step(sample.low_res.to(self.dtype), sample.conditions.features())
         fine = completed(sample, profile)

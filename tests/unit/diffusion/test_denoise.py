@@ -15,6 +15,8 @@ from medld.nn.autoencoder import RATIO_KNOTS, RatioTable
 from medld.nn.unet import UNet
 
 SINGLE = 1e-5
+FLOW = Flow(0.7)
+FROM_NOISE = Flow(1.0, drift=False)
 Inputs = dict[str, Tensor]
 
 
@@ -35,9 +37,9 @@ class Silence(nn.Module):
         return torch.zeros_like(x[:, :2])
 
 
-def denoiser_of(backbone: nn.Module) -> Denoiser:
+def denoiser_of(backbone: nn.Module, flow: Flow = FLOW) -> Denoiser:
     """With a spread from .5 to 1.5, another for every channel and ratio."""
-    denoiser = Denoiser(backbone, Flow(0.7), RatioTable(2))
+    denoiser = Denoiser(backbone, flow, RatioTable(2))
     values = 0.5 + torch.rand(RATIO_KNOTS, 2, generator=torch.Generator().manual_seed(2))
     denoiser.load_state_dict({"spread.values": values}, strict=False)
     return denoiser
@@ -74,6 +76,27 @@ def test_untrained_it_answers_with_the_start_where_sampling_begins(noise: float)
     assert torch.equal(denoiser(**inputs), low_res)
 
 
+def test_without_drift_it_is_the_best_linear_one_around_zero(inputs: Inputs) -> None:
+    denoiser = denoiser_of(Silence(), FROM_NOISE)
+    skip = denoiser.flow.scales(denoiser.spread(inputs["ratio"]), inputs["t"]).skip
+    assert torch.equal(denoiser(**inputs), skip * inputs["z_t"])
+    assert not denoiser(**{**inputs, "t": torch.ones(2)}).any()
+
+
+def test_without_drift_the_backbone_still_sees_the_scans_latent(inputs: Inputs) -> None:
+    seen: list[Tensor] = []
+
+    def run(x: Tensor, features: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.zeros_like(x[:, :2])
+
+    denoiser = denoiser_of(Silence(), FROM_NOISE)
+    denoiser(**inputs, run=run)
+    scales = denoiser.scales(inputs["t"], inputs["ratio"])
+    expected = torch.cat([scales.into * inputs["z_t"], inputs["low_res_latent"], inputs["scan"]], dim=1)
+    assert torch.equal(seen[0], expected)
+
+
 def test_what_the_backbone_says_is_scaled_and_added(inputs: Inputs) -> None:
     denoiser, silent = denoiser_of(Echo()), denoiser_of(Silence())
     scales = denoiser.scales(inputs["t"], inputs["ratio"])
@@ -99,15 +122,16 @@ def test_the_scans_precision_is_the_backbones_but_never_the_sums(inputs: Inputs)
     assert torch.equal(estimate, exact)
 
 
-def test_samples_of_an_untrained_one_spread_as_the_latents_do() -> None:
-    inputs, denoiser = inputs_of(torch.ones(2)), denoiser_of(Silence())
+@pytest.mark.parametrize("flow", [FLOW, FROM_NOISE])
+def test_samples_of_an_untrained_one_spread_as_the_latents_do(flow: Flow) -> None:
+    inputs, denoiser = inputs_of(torch.ones(2)), denoiser_of(Silence(), flow)
     noise, low_res = inputs.pop("z_t"), inputs["low_res_latent"]
     told = {name: value for name, value in inputs.items() if name != "t"}
     spread = denoiser.spread(inputs["ratio"])
     errors = []
     for steps in (4, 16, 64, 256):
         sample = euler(lambda z, t: denoiser(z, t=t, **told), denoiser.flow.start(low_res, noise), steps)
-        errors.append(float((sample - low_res - spread * noise).std()))
+        errors.append(float((sample - flow.centre(low_res) - spread * noise).std()))
     assert all(after < before / 2 for before, after in pairwise(errors))
     assert errors[-1] < 0.01
 

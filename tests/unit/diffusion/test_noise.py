@@ -82,3 +82,13 @@ def test_scales_let_all_pass_at_the_clean_end_and_nothing_at_the_other() -> None
     none, one = torch.zeros(1, 2, 1, 1, 1), torch.ones(1, 2, 1, 1, 1)
     for values, ends in ((scales.skip, (one, none)), (scales.out, (none, SPREAD))):
         assert torch.allclose(values, torch.cat(ends), atol=SINGLE)
+
+
+def test_without_drift_the_scans_latent_plays_no_part(parts: tuple[torch.Tensor, ...]) -> None:
+    clean, low_res, noise = parts
+    flow, t = Flow(1.0, drift=False), torch.tensor([0.2, 0.6, 1.0])
+    assert torch.equal(flow.start(low_res, noise), noise)
+    assert not flow.centre(low_res).any()
+    assert torch.equal(flow.diffuse(clean, low_res, noise, t), flow.diffuse(clean, -low_res, noise, t))
+    drifting = Flow(1.0).diffuse(clean, torch.zeros_like(low_res), noise, t)
+    assert torch.equal(flow.diffuse(clean, low_res, noise, t), drifting)

@@ -23,7 +23,7 @@ from medld.errors import ConfigError, InputError
 from medld.geometry import Grid, choose_target
 from medld.nn.autoencoder import SAMPLES, RatioTable
 from medld.nn.conditions import GEOMETRY_FEATURES, SCAN_FEATURES, TIME_FEATURES, time_features, time_of
-from medld.nn.monai import MonaiAutoencoder, MonaiUNet
+from medld.nn.monai import Discriminator, MonaiAutoencoder, MonaiUNet
 from medld.nn.networks import Networks
 from medld.superres import Request, SuperResolver
 from medld.training import run_training
@@ -164,6 +164,48 @@ def test_float32_weights_serve_bfloat16_activations(device: str) -> None:
 def _log_variance(network: MonaiAutoencoder, parameter: nn.Parameter) -> nn.Parameter | None:
     """`parameter` if only the posterior's width depends on it."""
     return next((p for p in network.encoder.log_variance.parameters() if p is parameter), None)
+
+
+# --- the discriminator
+
+
+def test_the_judge_is_told_by_least_squares() -> None:
+    """Of its verdicts v: 1 for true, 0 for restored; the other side wants 1."""
+    judge = Discriminator(4)
+    restored, true = torch.rand(2, 2, 1, 9, 8, 7).unbind()
+    said = [judge.network(image)[-1] for image in (restored, true)]
+    torch.testing.assert_close(judge.fooled(restored), (said[0] - 1).square().mean())
+    wrong = (said[0].square().mean() + (said[1] - 1).square().mean()) / 2
+    torch.testing.assert_close(judge.mistaken(restored, true), wrong)
+
+
+def test_each_side_of_the_game_leaves_the_others_weights_alone() -> None:
+    judge, restored = Discriminator(4), torch.rand(1, 1, 9, 8, 7, requires_grad=True)
+    judge.fooled(restored).backward()
+    assert restored.grad is not None
+    assert restored.grad.abs().max() > 0
+    assert all(p.grad is None and p.requires_grad for p in judge.parameters())
+    restored.grad = None
+    judge.mistaken(restored, torch.rand(1, 1, 9, 8, 7)).backward()
+    assert restored.grad is None
+    assert all(p.grad is not None for p in judge.parameters())
+
+
+@pytest.mark.parametrize("size", [(16, 16, 1), (16, 16, 5), (9, 4, 2)])
+def test_the_judge_has_a_word_on_any_crop_and_keeps_no_statistics(size: tuple[int, int, int]) -> None:
+    judge = Discriminator(4)
+    assert not list(judge.buffers())
+    assert torch.isfinite(judge.fooled(torch.rand(2, 1, *size)))
+
+
+def test_the_judge_works_in_bfloat16() -> None:
+    judge, restored, true = Discriminator(4), *torch.rand(2, 2, 1, 12, 12, 8).unbind()
+    for exact, rounded in (
+        (judge.fooled(restored), judge.fooled(restored.bfloat16())),
+        (judge.mistaken(restored, true), judge.mistaken(restored.bfloat16(), true.bfloat16())),
+    ):
+        assert rounded.dtype == torch.float32
+        torch.testing.assert_close(rounded, exact, rtol=BFLOAT16_TOLERANCE, atol=0)
 
 
 # --- configs

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from medld.nn.unet import MULTIPLES, UNet, pad_to_multiples, receptive_radius
+from medld.nn.unet import MULTIPLES, WINDOW, WINDOW_EDGE, UNet, pad_to_multiples, receptive_radius
 from medld.patches import apply_tiled
 
 SINGLE = 1e-5
@@ -21,10 +21,12 @@ FEATURES = 5
 Wake = Callable[[nn.Module], nn.Module]
 
 
-def net(blocks: tuple[int, int, int] = (1, 1, 1), channels: int = 8, scale: float = 1.0) -> UNet:
+def net(
+    blocks: tuple[int, int, int] = (1, 1, 1), channels: int = 8, scale: float = 1.0, *, attention: bool = False
+) -> UNet:
     """A tiny U-Net from one channel to three."""
     torch.manual_seed(0)
-    return UNet(1, 3, FEATURES, (channels, channels, channels), blocks, 8, scale)
+    return UNet(1, 3, FEATURES, (channels, channels, channels), blocks, 8, scale, attention=attention)
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -32,9 +34,10 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("shape", [(8, 8, 4), (9, 11, 5), (4, 4, 2), (3, 5, 1), (1, 1, 1)])
-def test_an_untrained_net_gives_zero_on_its_inputs_grid(shape: tuple[int, int, int]) -> None:
-    answer = net()(random(2, 1, *shape), random(2, FEATURES))
+def test_an_untrained_net_gives_zero_on_its_inputs_grid(shape: tuple[int, int, int], attention: bool) -> None:
+    answer = net(attention=attention)(random(2, 1, *shape), random(2, FEATURES))
     assert answer.shape == (2, 3, *shape)
     assert not answer.any()
 
@@ -80,6 +83,41 @@ def test_tiles_equal_the_whole(wake: Wake, shape: tuple[int, int, int]) -> None:
     whole = unet(x, features)
     tiled = apply_tiled(lambda part: unet(part, features), x, size=16, halo=56)
     assert torch.allclose(tiled, whole, atol=SINGLE * float(whole.abs().max()), rtol=0)
+
+
+def test_attention_begins_silent(wake: Wake) -> None:
+    x, features = random(1, 1, 16, 8, 4), random(1, FEATURES)
+    plain, looking = wake(net()), net(attention=True)
+    missing = looking.load_state_dict(plain.state_dict(), strict=False)
+    assert missing.missing_keys
+    assert all(key.startswith("attention.") for key in missing.missing_keys)
+    assert torch.equal(looking(x, features), plain(x, features))
+
+
+def test_attention_carries_across_a_window_and_no_further(wake: Wake) -> None:
+    unet = wake(net(channels=4, attention=True).double())
+    x, features = random(1, 1, 3 * WINDOW_EDGE, 4, 2).double(), random(1, FEATURES).double()
+    before, place = unet(x, features), WINDOW_EDGE + WINDOW_EDGE // 2
+    touched = x.clone()
+    touched[:, :, place] += 100
+    changed = (unet(touched, features) - before).abs().amax((0, 1, 3, 4)).nonzero().flatten()
+    reached = max(place - int(changed.min()), int(changed.max()) - place)
+    without, radius = receptive_radius((1, 1, 1))[0], receptive_radius((1, 1, 1), attention=True)[0]
+    assert without < reached <= radius
+    assert radius == without + (WINDOW[0] - 1) * MULTIPLES[0]
+    assert WINDOW_EDGE - without < changed.min() < WINDOW_EDGE
+    assert 2 * WINDOW_EDGE <= changed.max() < 2 * WINDOW_EDGE + without
+
+
+def test_tiles_that_start_where_windows_do_equal_the_whole(wake: Wake) -> None:
+    unet = wake(net(channels=4, attention=True))
+    x, features = random(1, 1, 4 * WINDOW_EDGE + 5, 5, 3), random(1, FEATURES)
+    whole = unet(x, features)
+    rounding = SINGLE * float(whole.abs().max())
+    halo = -(-receptive_radius((1, 1, 1), attention=True)[0] // WINDOW_EDGE) * WINDOW_EDGE
+    assert halo < 3 * WINDOW_EDGE  # so that tiles see a part alone
+    tiled = apply_tiled(lambda part: unet(part, features), x, size=WINDOW_EDGE, halo=halo)
+    assert torch.allclose(tiled, whole, atol=rounding, rtol=0)
 
 
 def test_an_answer_does_not_depend_on_its_neighbours(wake: Wake) -> None:

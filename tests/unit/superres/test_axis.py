@@ -150,3 +150,11 @@ def test_a_flow_from_the_one_step_answer_loses_nothing_of_it(networks: Networks)
     expected = one.restore()
     assert torch.allclose(one.restore(draw=0), expected, atol=20 * SINGLE * float(expected.abs().max()), rtol=0)
     assert not torch.allclose(a_pass(replace(silent, start="baseline")).restore(draw=0), expected, atol=0.01)
+
+
+def test_the_mean_of_a_flow_from_the_one_step_answer_starts_there_too(networks: Networks) -> None:
+    silent = replace(networks, denoiser=Denoiser(Clock(), Flow(), spread(0.0)), start="mean")
+    answer, mean = (a_pass(replace(silent, fidelity=form)).restore() for form in ("one-step", "latent"))
+    assert torch.allclose(mean, answer, atol=20 * SINGLE * float(answer.abs().max()), rtol=0)
+    scattered = a_pass(replace(networks, start="mean", fidelity="latent"))
+    assert torch.equal(scattered.restore(draw=0), a_pass(replace(networks, start="mean")).restore(draw=0))

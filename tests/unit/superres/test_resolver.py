@@ -110,7 +110,7 @@ def test_realism_zero_is_fidelity(resolver: SuperResolver, head: Volume) -> None
 def test_presets_come_from_the_model(make: Make, networks: Networks, head: Volume) -> None:
     own = make(replace(networks, presets={"fidelity": (0.0, 1), "balanced": (0.4, 3), "detail": (0.9, 2)}))
     result = own.restore(head, request_for(head, mode="balanced"))
-    assert result.method == "realism 0.4, 3 steps"
+    assert result.method == "realism 0.4, 3 multistep steps"
     expected = array_of(own, head, realism=0.4, steps=3)
     assert result.volume.array.tobytes() == expected.tobytes()
 

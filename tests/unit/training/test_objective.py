@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.ndimage import correlate1d, gaussian_filter
+from torch import nn
 
 from medld.acquisition import along
 from medld.config import DataConfig
@@ -20,6 +25,7 @@ from medld.training.objective import (
     TYPICAL_ERROR,
     add_profile,
     charbonnier,
+    dissimilarity,
     ease,
     gain,
     image_loss,
@@ -103,6 +109,51 @@ def test_with_ease_a_share_of_the_baselines_error_counts_alike(sample: Sample) -
     assert (weighted.diff(dim=0) > 0).all()
     assert weighted[-1].tolist() == pytest.approx(2 * [TYPICAL_ERROR], rel=2 * LEAST_ERROR / float(errors[-1].min()))
     assert (weighted[3] / weighted[1] < 0.5 * errors[3] / errors[1]).all()
+
+
+def test_dissimilarity_is_zero_for_the_truth_and_grows_with_blur(sample: Sample) -> None:
+    truth = sample.high_res
+    blurs = [nn.functional.avg_pool3d(truth, width, 1, width // 2, count_include_pad=False) for width in (1, 3, 5)]
+    losses = torch.stack([dissimilarity(image, truth) for image in blurs])
+    assert losses.shape == (3, 2)
+    assert losses[0].tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert (losses.diff(dim=0) > 0.02).all()
+    assert (losses < 1).all()
+
+
+def local(values: NDArray[Any]) -> NDArray[Any]:
+    """Means in Gaussian windows of seven voxels along the last three axes, where they fit."""
+    weights = np.exp(-0.5 * (np.arange(-3, 4) / 1.5) ** 2)
+    for axis in (-3, -2, -1):
+        values = correlate1d(values, weights / weights.sum(), axis)
+    return values[..., 3:-3, 3:-3, 3:-3]
+
+
+def test_dissimilarity_is_that_of_wang_and_others(sample: Sample) -> None:
+    y = sample.high_res.double().numpy()[:, 0]
+    x = gaussian_filter(y, (0, 1, 1, 1))
+    means = [local(x), local(y)]
+    variances = [local(z * z) - mean**2 for z, mean in zip((x, y), means, strict=True)]
+    covariance = local(x * y) - means[0] * means[1]
+    likeness = (2 * means[0] * means[1] + 0.01**2) / (means[0] ** 2 + means[1] ** 2 + 0.01**2)
+    likeness = likeness * (2 * covariance + 0.03**2) / (variances[0] + variances[1] + 0.03**2)
+    found = dissimilarity(torch.from_numpy(x).float()[:, None], sample.high_res)
+    assert found.tolist() == pytest.approx(list(1 - likeness.mean((1, 2, 3))), rel=1e-3)
+
+
+def test_dissimilarity_hears_structure_more_than_brightness(sample: Sample) -> None:
+    """Two errors of one size: a shift of all values, and noise."""
+    truth = sample.high_res + 0.5
+    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    shifted, noisy = (dissimilarity(truth + 0.05 * error, truth) for error in (torch.ones_like(truth), noise))
+    assert (noisy > 3 * shifted).all()
+
+
+@pytest.mark.parametrize("slices", [1, 2, 5, 20])
+def test_dissimilarity_has_a_window_for_thin_volumes(slices: int) -> None:
+    volume = torch.rand(2, 1, 16, 16, slices, generator=torch.Generator().manual_seed(0))
+    assert dissimilarity(volume, volume).tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert (dissimilarity(volume.flip(2), volume) > 0.5).all()
 
 
 def test_gain_is_zero_for_nothing_and_large_for_the_truth(sample: Sample) -> None:

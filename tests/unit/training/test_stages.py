@@ -16,13 +16,29 @@ from medld.dataset import Fine
 from medld.nn.conditions import Conditions
 from medld.training.apply import Applier, Sample
 from medld.training.draw import Drawer
-from medld.training.objective import ease, image_loss
+from medld.training.objective import completed, dissimilarity, ease, image_loss
 from medld.training.plan import make_plan
 from medld.training.stages import STAGES, Stage
 
 Config = Callable[..., TrainConfig]
 STAGE_NAMES = list(STAGES)
 FROZEN = {"train_decoder": False, "image_loss_at": "one", "latent_weight": 0.5}
+JUDGED = {"adversarial_weight": 0.1, "adversarial_from": 0.0}
+LOOKS = {**JUDGED, "ssim_weight": 0.5}
+NETWORK: dict[str, Any] = {"channels": [8, 8, 8], "blocks": [1, 1, 1], "embedding": 8}
+SMALL: dict[str, Any] = {"width": 8, "encoder_blocks": 1, "decoder_blocks": 1, "embedding": 8}
+LOOKING = {**NETWORK, "attention": True}
+DIT = {"kind": "dit", "embedding": 8, "transformer": {"width": 16, "depth": 2, "window": [2, 2, 2]}}
+JOINT: dict[str, Any] = {"one_step": None, "autoencoder": SMALL}
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("joint", FROZEN),
+    ("joint", {"model": {**JOINT, "denoiser": NETWORK, "start": "noise", "kappa": 1.0}}),
+    ("joint", {"model": {**JOINT, "denoiser": DIT}}),
+    ("one-step", {"model": {"one_step": LOOKING}}),
+    ("one-step", {"model": {"one_step": DIT}}),
+    ("autoencoder", {"latent_noise": 0.1}),
+]
+"""Of the method: each a stage and what its config says."""
 CPU = torch.device("cpu")
 
 
@@ -68,7 +84,7 @@ def wake(module: nn.Module) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in STAGE_NAMES), ("joint", FROZEN)])
+@pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in STAGE_NAMES), *OPTIONS])
 def test_two_crops_can_be_overfitted(
     name: str, settings: dict[str, Any], train_config: Config, sample: Sample, drawer: Drawer, applier: Applier
 ) -> None:
@@ -94,11 +110,13 @@ def test_a_loss_is_that_of_its_seed(name: str, train_config: Config, sample: Sam
     assert torch.equal(loss_of(stage, sample, 1), loss_of(stage, sample, 2)) != depends_on_noise
 
 
-@pytest.mark.parametrize("name", STAGE_NAMES)
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, {}) for name in STAGE_NAMES), *OPTIONS, ("autoencoder", LOOKS)]
+)
 def test_every_trained_weight_gets_a_gradient_once_heads_are_awake(
-    name: str, train_config: Config, sample: Sample
+    name: str, settings: dict[str, Any], train_config: Config, sample: Sample
 ) -> None:
-    stage = stage_of(train_config(name))
+    stage = stage_of(train_config(name, **settings))
     wake(stage.modules)
     loss_of(stage, sample).backward()
     for key, parameter in stage.modules.named_parameters():
@@ -165,6 +183,179 @@ def test_the_decoder_may_be_frozen(train_config: Config, sample: Sample) -> None
     after = [part.state_dict() for part in parts]
     same = [all(torch.equal(old[name], new[name]) for name in old) for old, new in zip(before, after, strict=True)]
     assert same == [True, False]
+
+
+def test_only_parts_of_a_model_are_parts(train_config: Config) -> None:
+    assert stage_of(train_config("one-step")).parts == ("one_step",)
+    assert set(stage_of(train_config("joint")).parts) == {"denoiser", "autoencoder"}
+    judged = stage_of(train_config("autoencoder", **JUDGED))
+    assert judged.parts == ("autoencoder",)
+    assert set(judged.modules) == {"autoencoder", "discriminator"}
+    assert set(stage_of(train_config("autoencoder")).modules) == {"autoencoder"}
+
+
+def gradients(stage: Stage, loss: torch.Tensor, name: str) -> torch.Tensor:
+    """The gradient of a loss to all trained weights of a module, one after the other; zero where there is none."""
+    weights = [p for p in stage.modules[name].parameters() if p.requires_grad]
+    found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    return torch.cat(
+        [torch.zeros_like(w).flatten() if g is None else g.flatten() for g, w in zip(found, weights, strict=True)]
+    )
+
+
+def test_one_sum_trains_both_sides_of_the_game(train_config: Config, sample: Sample) -> None:
+    """The decoder is to fool the judge as it is, the judge is to tell images as they are; neither is to help."""
+    judged, plain = (stage_of(train_config("autoencoder", **settings)) for settings in (JUDGED, {}))
+    for stage in (judged, plain):
+        wake(stage.modules["autoencoder"])
+    autoencoder, judge = judged.modules["autoencoder"], judged.modules["discriminator"]
+    geometry, generator = sample.conditions.geometry(), torch.Generator().manual_seed(0)
+    posterior = autoencoder.encode(sample.true_samples, geometry)
+    latent = posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
+    image = completed(sample, autoencoder.decode(latent, sample.low_res, geometry))
+    weight = judged.config.adversarial_weight
+    loss = loss_of(judged, sample)
+    expected = loss_of(plain, sample) + weight * (judge.fooled(image) + judge.mistaken(image, sample.high_res))
+    assert torch.allclose(loss, expected, rtol=1e-5)
+    theirs = gradients(judged, loss, "autoencoder")
+    wanted = gradients(plain, loss_of(plain, sample), "autoencoder")
+    assert not torch.allclose(theirs, wanted, atol=0.01 * float(wanted.abs().max()), rtol=0)
+    wanted = wanted + weight * gradients(judged, judge.fooled(image), "autoencoder")
+    assert torch.allclose(theirs, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0)
+    ours, alone = (
+        gradients(judged, value, "discriminator") for value in (loss, judge.mistaken(image.detach(), sample.high_res))
+    )
+    assert torch.allclose(ours, weight * alone, atol=1e-5 * float(ours.abs().max()), rtol=0)
+
+
+def test_the_judge_comes_in_late(train_config: Config, sample: Sample) -> None:
+    plain = stage_of(train_config("autoencoder"))
+    judged = stage_of(train_config("autoencoder", adversarial_weight=0.1, adversarial_from=0.6))
+    judged.modules["autoencoder"].load_state_dict(plain.modules["autoencoder"].state_dict())
+    losses = []
+    for judged.progress in (0.0, 0.59, 0.6, 0.9):
+        losses.append(loss_of(judged, sample))
+    assert torch.equal(losses[0], loss_of(plain, sample))
+    assert torch.equal(losses[1], losses[0])
+    assert losses[2] > losses[0]
+    assert torch.equal(losses[3], losses[2])
+    _, figures = judged.loss(sample, torch.Generator().manual_seed(0), figures=True)
+    assert {"gain", "fooled", "mistaken"} <= figures.keys()
+
+
+def test_the_game_teaches_both_sides(train_config: Config, sample: Sample) -> None:
+    """A judge that learns is mistaken less about images that stay; a decoder that learns fools one that stays."""
+    stage = stage_of(train_config("autoencoder", **{**JUDGED, "adversarial_weight": 1.0}))
+    wake(stage.modules["autoencoder"])
+    for learns, figure in (("discriminator", "mistaken"), ("autoencoder", "fooled")):
+        optimiser = torch.optim.AdamW(stage.modules[learns].parameters(), 1e-2)
+        told = []
+        for _ in range(25):
+            loss, figures = stage.loss(sample, torch.Generator().manual_seed(0), figures=True)
+            told.append(float(figures[figure]))
+            stage.modules.zero_grad()
+            loss.backward()
+            optimiser.step()
+        assert told[-1] < 0.9 * told[0]
+
+
+def test_structure_counts_after_the_projection(train_config: Config, sample: Sample) -> None:
+    plain, with_structure = (stage_of(train_config("autoencoder", ssim_weight=weight)) for weight in (0.0, 0.5))
+    missing = dissimilarity(sample.known, sample.high_res).mean()  # of an untrained decoder, which says nothing
+    assert missing > 0.01
+    assert torch.allclose(loss_of(with_structure, sample), loss_of(plain, sample) + 0.5 * missing, rtol=1e-5)
+    _, figures = with_structure.loss(sample, torch.Generator().manual_seed(0), figures=True)
+    assert torch.allclose(figures["dissimilarity"], missing, rtol=1e-5)
+
+
+class Keeper(nn.Module):
+    """A decoder that keeps the latents that it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, latent_and_scan: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
+        """(B, C + 1, I, J, K) to zeros (B, 8, I, J, K)."""
+        self.seen.append(latent_and_scan[:, :-1])
+        return torch.zeros_like(latent_and_scan[:, :1]).expand(-1, 8, -1, -1, -1)
+
+
+def shown_latents(stage: Stage, sample: Sample, *, larger: float | torch.Tensor = 1.0) -> torch.Tensor:
+    """The latents (B, C, I, J, K) that the decoder is shown; `larger` scales what the encoder gives."""
+    autoencoder = stage.modules["autoencoder"]
+    encode = autoencoder.encoder
+
+    class Scaled(nn.Module):
+        def forward(self, samples: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
+            mean, _ = encode(samples, geometry).chunk(2, dim=1)
+            return torch.cat([larger * mean, torch.full_like(mean, -100.0)], dim=1)  # a posterior without width
+
+    autoencoder.encoder, autoencoder.decoder = Scaled(), Keeper()
+    loss_of(stage, sample)
+    autoencoder.encoder = encode
+    return autoencoder.decoder.seen[-1]
+
+
+def test_noise_on_latents_is_a_share_of_their_deviation_however_large_they_are(
+    train_config: Config, sample: Sample
+) -> None:
+    plain, noisy = (stage_of(train_config("autoencoder", latent_noise=share)) for share in (0.0, 0.5))
+    for larger in (1.0, 10.0):
+        clean, shown = (shown_latents(stage, sample, larger=larger).detach() for stage in (plain, noisy))
+        added = (shown - clean).transpose(0, 1).flatten(1).std(1)
+        assert torch.allclose(added, 0.5 * clean.transpose(0, 1).flatten(1).std(1), rtol=0.1)
+
+
+def test_no_encoder_learns_to_shout_the_noise_down(train_config: Config, sample: Sample) -> None:
+    """What is shown scales as a whole, and its gradient knows (Euler's theorem on homogeneous functions)."""
+    stage = stage_of(train_config("autoencoder", latent_noise=0.5))
+    larger = torch.tensor(1000.0, requires_grad=True)  # beside it, the width of the posterior is nothing
+    shown = shown_latents(stage, sample, larger=larger)
+    probe = torch.randn(shown.shape, generator=torch.Generator().manual_seed(0))
+    (slope,) = torch.autograd.grad((probe * shown).sum(), larger)
+    assert float(1000 * slope) == pytest.approx(float((probe * shown).sum().detach()), rel=1e-3)
+
+
+def test_noise_on_latents_of_a_frozen_encoder_is_in_units_of_its_table(train_config: Config, sample: Sample) -> None:
+    latents = []
+    for share in (0.0, 0.5):
+        stage = stage_of(train_config("autoencoder", latent_noise=share, train_encoder=False))
+        stage.modules["autoencoder"].latent_std.copy_(torch.tensor([2.0, 7.0]).expand(8, 2))
+        stage.modules["autoencoder"].latent_mean.fill_(3.0)
+        latents.append(shown_latents(stage, sample).detach())
+    added = (latents[1] - latents[0]).transpose(0, 1).flatten(1)
+    assert torch.allclose(added.std(1), 0.5 * torch.tensor([2.0, 7.0]), rtol=0.1)
+    assert added.mean(1).abs().max() < 0.5
+
+
+def test_from_pure_noise_the_spread_is_that_of_latents_themselves(
+    train_config: Config, drawer: Drawer, applier: Applier
+) -> None:
+    """Standard latents have deviation one; nothing is taken off them."""
+    model = {**JOINT, "denoiser": NETWORK, "start": "noise", "kappa": 1.0}
+    stage = stage_of(train_config("joint", model=model))
+    autoencoder, denoiser = stage.networks.autoencoder, stage.networks.denoiser
+    assert autoencoder is not None
+    assert denoiser is not None
+    stage.prepare(drawer, applier)
+    table = denoiser.spread.values.clone()
+    with torch.no_grad():
+        autoencoder.latent_mean.add_(5.0)
+    stage.prepare(drawer, applier)
+    assert (denoiser.spread.values - table).min() > 3  # a shift of all latents shows; it cancels where a path drifts
+
+
+@pytest.mark.parametrize(("start", "kappa"), [("baseline", 0.5), ("noise", 1.0), ("mean", 0.5)])
+def test_the_one_step_answer_matters_only_to_a_flow_that_starts_there(
+    start: str, kappa: float, train_config: Config, sample: Sample
+) -> None:
+    model = {**JOINT, "one_step": NETWORK, "denoiser": NETWORK, "start": start, "kappa": kappa}
+    stage = stage_of(train_config("joint", model=model))
+    assert stage.networks.one_step is not None
+    before = loss_of(stage, sample)
+    wake(stage.networks.one_step)
+    assert torch.equal(loss_of(stage, sample), before) == (start != "mean")
 
 
 def test_a_relative_loss_weighs_every_crop_by_its_ease(train_config: Config, sample: Sample) -> None:
