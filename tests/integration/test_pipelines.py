@@ -1,0 +1,179 @@
+"""Whole experiments on toys: every pipeline says what it does, and runs from its card to its table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+from scipy.ndimage import gaussian_filter
+
+from medld import __version__
+from medld.build import build_networks
+from medld.cards import card_path
+from medld.checkpoint import load_model, save_model
+from medld.config import ModelConfig, NetworkConfig
+
+FOLDER = Path(__file__).parents[2] / "pipelines"
+NETWORK = "{channels: [4, 4, 4], blocks: [1, 1, 1], embedding: 8}"
+AUTOENCODER = "{width: 4, encoder_blocks: 1, decoder_blocks: 1, embedding: 8}"
+TOY = ("steps=2", "batch=1", "warm_up=1", "precision=float32", "data.in_plane=16", "data.slices=4", "log_every=1")
+Start = Callable[..., None]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Run a pipeline as `python pipelines/NAME.py ARGUMENTS` does."""
+
+    def start(name: str, *arguments: object) -> None:
+        path = FOLDER / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        monkeypatch.syspath_prepend(str(FOLDER))
+        runpy.run_path(str(path), run_name="__main__")
+
+    return start
+
+
+def save_head(path: Path, seed: int, *, ct: bool = False) -> Path:
+    """A textured ball, in HU for CT."""
+    shape = (40, 36, 44)
+    axes = np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in shape), indexing="ij")
+    texture = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 1.2)
+    head = np.where(sum(a**2 for a in axes) < 1, 600 + 900 * texture, 0).clip(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image((2 * head - 1000 if ct else head).astype(np.int16), np.eye(4)), path)
+    return path
+
+
+def make_card(shipped: str, suffix: str, folder: Path) -> Path:
+    """A shipped card that lists two toys, one for each split."""
+    content: Any = yaml.safe_load(card_path(shipped).read_text(encoding="utf-8"))
+    content["splits"]["files"] = {}
+    for split, subject in (("train", "sub-a"), ("val", "sub-b")):
+        path = save_head(folder / split / f"{subject}_{suffix}.nii.gz", seed=ord(subject[-1]), ct=suffix == "CT")
+        content["splits"]["files"][split] = [
+            {
+                "file": path.relative_to(folder).as_posix(),
+                "subject": subject,
+                "contrast": suffix,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
+        ]
+    card = folder / "card.yaml"
+    card.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return card
+
+
+def save_tiny(folder: Path, *volumes: str) -> Path:
+    """An untrained one-step model that says it was trained on some volumes."""
+    config = ModelConfig(one_step=NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8))
+    network = build_networks(config).one_step
+    assert network is not None
+    card = {"training": {"device": "cpu", "volumes": volumes}, "versions": {"medld": __version__}}
+    save_model(folder, config, {"one_step": network.state_dict()}, card)
+    return folder
+
+
+def options(card: Path, out: Path, *settings: str) -> list[object]:
+    """The command line of a training from a card, cut down to a toy."""
+    own = ["--card", card, "--data", card.parent, "--out", out, "--device", "cpu", "--protocol", "through-plane-4x"]
+    return [*own, *(part for setting in (*TOY, *settings) for part in ("--set", setting))]
+
+
+def methods(results: Path) -> dict[str, str]:
+    """Method and what the program says it did, from a table."""
+    return {row["method"]: row["how"] for row in json.loads((results / "results.json").read_text())["subjects"]}
+
+
+@pytest.mark.parametrize("name", ["brain_mri", "torso_ct", "fine_tune", "evaluate_public", "train_mri"])
+def test_every_pipeline_says_what_it_does(name: str, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        start(name, "--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"python pipelines/{name}.py" in text
+    assert "--out" in text
+
+
+def test_the_readme_has_a_line_for_every_pipeline() -> None:
+    lines = (FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
+    described = [line.split("`")[1] for line in lines if line.startswith("| `")]
+    assert sorted(described) == sorted(path.name for path in FOLDER.glob("*.py"))
+
+
+def test_brain_mri_goes_from_card_to_table_and_on(tmp_path: Path, start: Start) -> None:
+    card = make_card("medld-mri-train", "T1w", tmp_path / "data, all of it")
+    parts = (("one-step", "one_step", NETWORK), ("autoencoder", "autoencoder", AUTOENCODER))
+    joint = [f"joint:model.{part}={size}" for _, part, size in (*parts, ("", "denoiser", NETWORK))]
+    settings = [*(f"{stage}:model.{part}={size}" for stage, part, size in parts), *joint]
+    arguments = options(card, tmp_path / "out", *settings)
+    start("brain_mri", *arguments)
+    whole = load_model(tmp_path / "out" / "mri_joint" / "model")
+    assert set(whole.sha256) == {"one_step.safetensors", "autoencoder.safetensors", "denoiser.safetensors"}
+    for run, part in (("mri_one_step", "one_step"), ("mri_autoencoder", "autoencoder")):
+        assert (
+            whole.sha256[f"{part}.safetensors"]
+            == load_model(tmp_path / "out" / run / "model").sha256[f"{part}.safetensors"]
+        ), "the joint stage begins with the weights of the others and leaves these alone"
+    assert methods(tmp_path / "out" / "fidelity")["medld"] == "fidelity (one-step)"
+    assert methods(tmp_path / "out" / "detail")["medld"].startswith("realism")
+    start("brain_mri", *arguments, "--set", "steps=3")
+    assert load_model(tmp_path / "out" / "mri_joint" / "model").card["training"]["steps"] == 3
+
+
+def test_torso_ct_trains_on_hounsfield_units(tmp_path: Path, start: Start) -> None:
+    card = make_card("medld-ct-train", "CT", tmp_path / "data")
+    start("torso_ct", *options(card, tmp_path / "out", f"model.one_step={NETWORK}"))
+    assert load_model(tmp_path / "out" / "ct_one_step" / "model").config.modalities == ("ct",)
+    assert methods(tmp_path / "out" / "fidelity")["medld"] == "fidelity (one-step)"
+
+
+def test_fine_tune_judges_start_and_tuned_on_scans_that_took_no_part(tmp_path: Path, start: Start) -> None:
+    tiny = save_tiny(tmp_path / "tiny", "sub-known_T1w")
+    for seed, subject in enumerate(("sub-a", "sub-b")):
+        save_head(tmp_path / "cohort" / f"{subject}_T1w.nii.gz", seed)
+    save_head(tmp_path / "others" / "sub-c_T1w.nii.gz", 2)
+    places = (
+        tmp_path / "cohort",
+        "--out",
+        tmp_path / "tuned",
+        "--model",
+        tmp_path / "tiny",
+        "--test",
+        tmp_path / "others",
+    )
+    toy = [part for setting in (*TOY, "validation_ratios=[4]", "validate_every=1") for part in ("--set", setting)]
+    start("fine_tune", *places, "--device", "cpu", "--protocol", "through-plane-4x", *toy)
+    results = [
+        json.loads((tmp_path / "tuned" / f"test-{who}" / "results.json").read_text()) for who in ("start", "tuned")
+    ]
+    for result, model in zip(results, (tiny, tmp_path / "tuned"), strict=True):
+        assert result["model"]["sha256"] == dict(load_model(model).sha256)
+        assert {row["subject"] for row in result["subjects"]} == {"sub-c"}
+
+
+def test_evaluate_public_writes_one_table(tmp_path: Path, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = save_tiny(tmp_path / "tiny", "sub-known_T1w", "sub-elsewhere_T1w")
+    save_head(tmp_path / "scans" / "sub-known_T1w.nii.gz", 0)
+    save_head(tmp_path / "scans" / "sub-new_T2w.nii.gz", 1)
+    protocols = ("through-plane-4x", "isotropic-2x")
+    own = ("--model", tiny, "--protocol", *protocols, "--device", "cpu")
+    start("evaluate_public", tmp_path / "scans", "--out", tmp_path / "out", *own)
+    assert "names that the model was trained on (1): sub-known_T1w.nii.gz" in capsys.readouterr().out
+    rows = [line.split(" | ") for line in (tmp_path / "out" / "table.md").read_text().splitlines()[2:]]
+    assert [(row[0], row[1]) for row in rows] == [(f"| {p}", c) for p in protocols for c in ("T1w", "T2w")]
+    summary = json.loads((tmp_path / "out" / "results.json").read_text())["summary"]
+    scores = {(s["protocol"], s["group"], s["method"]): s for s in summary}
+    for row in rows:
+        for method, cell in zip(("cubic", "B", "medld"), row[3:6], strict=True):
+            figures = scores[row[0].removeprefix("| "), row[1], method]
+            assert cell == f"{figures['psnr']:.2f} / {figures['ssim']:.4f}"
+        assert row[6].startswith(f"{figures['gain']:+.2f} ")
