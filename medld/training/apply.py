@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.polynomial.legendre import legvander
 from torch import Tensor
 
 from medld.acquisition import Acquisition, AxisAcquisition, ProfileMap, along, damping_for
@@ -16,8 +17,9 @@ from medld.dataset import Fine
 from medld.intensity import estimate_noise
 from medld.nn.autoencoder import fold
 from medld.nn.conditions import Conditions
-from medld.training.draw import CURVE_POINTS, CURVE_TOP, Draw
+from medld.training.draw import BIAS_DEGREE, CURVE_POINTS, CURVE_TOP, Draw
 from medld.training.plan import Plan
+from medld.training.portion import Portion
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Sample:
 
     `baseline` is B on the padded target grid and `known` the same projected and cropped; `noise` (B, 1, 1, 1, 1) is
     as estimated from the scan, `to_target` the matrix S from the profile grid. `true_samples` and `known_samples`
-    (B, 8, I, J, k) are truth and B on the profile grid, folded, where a stage with latents asks for them.
+    (B, 8, I, J, k) are truth and B on the profile grid, folded, where a stage with latents asks for them. `portion`
+    says which items of the whole batch these are.
     """
 
     low_res: Tensor
@@ -38,6 +41,7 @@ class Sample:
     conditions: Conditions
     to_target: Tensor
     acquisition: AxisAcquisition
+    portion: Portion
     true_samples: Tensor | None
     known_samples: Tensor | None
 
@@ -50,7 +54,7 @@ class Sample:
         """The first `count` items of the batch."""
         names = ("low_res", "high_res", "baseline", "known", "noise", "damping", "true_samples", "known_samples")
         values = {name: value[:count] for name in names if (value := getattr(self, name)) is not None}
-        return replace(self, **values, conditions=self.conditions.first(count))
+        return replace(self, **values, conditions=self.conditions.first(count), portion=self.portion.first(count))
 
 
 class Applier:
@@ -68,12 +72,13 @@ class Applier:
         self.profile_map, self.latents = profile_map, latents
         self.arrays = [torch.tensor(volume.array).to(device) for volume in volumes]
 
-    def apply(self, plan: Plan) -> Sample:
-        """The sample of a plan, the same on every call."""
+    def apply(self, plan: Plan, portion: Portion | None = None) -> Sample:
+        """The sample of a plan, the same on every call; `portion` says which items of a whole batch the plan's are."""
         draw, acquisition = plan.draw, plan.draw.acquisition
+        portion = portion or Portion.all_of(len(draw.items))
         operator = Acquisition((None, None, acquisition))
-        padded = self._recoloured(self._crops(plan), draw)
-        low_res = self._noisy(operator.apply(padded), draw)
+        padded = self._shaded(self._recoloured(self._crops(plan), draw), draw)
+        low_res = self._noisy(operator.apply(padded), draw, portion)
         noise = estimate_noise(low_res)
         column = noise[:, None, None, None, None]
         damping = damping_for(column)
@@ -90,6 +95,7 @@ class Applier:
             conditions=self._conditions(draw, noise),
             to_target=acquisition.like(f"to_target_{self.profile_map}", low_res),
             acquisition=acquisition,
+            portion=portion,
             true_samples=true_samples,
             known_samples=known_samples,
         )
@@ -125,12 +131,24 @@ class Applier:
         low, high = curves.gather(1, index), curves.gather(1, index + 1)
         return torch.lerp(low, high, position - index).reshape(crops.shape)
 
-    def _noisy(self, scan: Tensor, draw: Draw) -> Tensor:
+    def _shaded(self, crops: Tensor, draw: Draw) -> Tensor:
+        """Crops under each item's receive field, exp of a sum of Legendre polynomials over the crop."""
+        if all(item.bias is None for item in draw.items):
+            return crops
+        none = np.zeros((BIAS_DEGREE + 1,) * 3, np.float32)
+        fields = np.stack([none if item.bias is None else item.bias for item in draw.items])
+        bases = [legvander(np.linspace(-1, 1, n), BIAS_DEGREE).astype(np.float32) for n in crops.shape[2:]]
+        field, *axes = (torch.from_numpy(array).to(self.device) for array in (fields, *bases))
+        for basis in axes:  # each turns the first coefficient axis left into the last voxel axis
+            field = torch.tensordot(field, basis, dims=([1], [1]))
+        return crops * field.exp()[:, None]
+
+    def _noisy(self, scan: Tensor, draw: Draw, portion: Portion) -> Tensor:
         """Gaussian or Rician noise of each item's deviation."""
         if not any(item.noise for item in draw.items):
             return scan
         generator = torch.Generator(self.device).manual_seed(draw.seed)
-        real, imaginary = (torch.randn(scan.shape, generator=generator, device=self.device) for _ in range(2))
+        real, imaginary = (portion.normal(tuple(scan.shape[1:]), generator) for _ in range(2))
         deviation = scan.new_tensor([item.noise for item in draw.items])[:, None, None, None, None]
         rician = scan.new_tensor([float(item.rician) for item in draw.items])[:, None, None, None, None]
         plain = scan + deviation * real

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medld.acquisition import AxisAcquisition, Profile
 from medld.config import DataConfig
-from medld.dataset import Fine
+from medld.dataset import THICK, Fine
 from medld.nn.conditions import CONTRASTS
 
 BLOCK = 8
@@ -23,12 +23,18 @@ BLOCK = 8
 
 LEAST_TISSUE = 0.2
 TRIES = 12
-THICK = 1.8
-"""An axis this much coarser than a volume's finest is one of slices: such scans teach along their other axes."""
+BIAS_DEGREE = 3
+BIAS_DEVIATION = 0.08
+"""A receive field that varies by some 30 % over a crop."""
+
+LEAST_KEPT = 0.6
 
 CURVE_POINTS = 256
 CURVE_TOP = 1.25
 """Contrast curves are tabulated over [0, CURVE_TOP]: a windowed sinc overshoots a little."""
+
+CT_CURVE = np.linspace(0, CURVE_TOP, CURVE_POINTS, dtype=np.float32)
+"""Hounsfield units are absolute: neither their scale nor their order is ever changed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +43,8 @@ class Item:
 
     `zoom` is source voxels per crop voxel; `blur` the FWHM, in crop voxels, by which the two in-plane axes are
     softened (0 = not); `stretched` says which of them was thick slices and is interpolated; `curve` maps intensity
-    over [0, CURVE_TOP].
+    over [0, CURVE_TOP]; `bias` (4, 4, 4), if any, the Legendre coefficients of the log of a receive field; `kept` the
+    share of spatial frequencies that each in-plane axis shows, as where a scanner fills k-space with zeros.
     """
 
     volume: int
@@ -51,6 +58,8 @@ class Item:
     noise: float
     rician: bool
     stretched: tuple[bool, bool] = (False, False)
+    bias: NDArray[np.float32] | None = None
+    kept: tuple[float, float] = (1.0, 1.0)
 
     @property
     def soft(self) -> float:
@@ -122,7 +131,8 @@ class Drawer:
         size = (self.config.in_plane, self.config.in_plane, acquisition.fine)
         zoom = _fitting(zoom, size, [volume.array.shape[axis] for axis in axes])
         centre = self._centre(rng, index, axes, zoom, size)
-        curve, altered = _curve(rng)
+        ct = volume.modality == "ct"
+        curve, altered = (CT_CURVE, False) if ct else _curve(rng)
         contrast = CONTRASTS.index(volume.contrast) if known and not altered else 0
         noise = float(rng.uniform(0, self.config.noise_high)) if rng.random() < self.config.noise_share else 0.0
         flips = tuple(bool(flip) for flip in rng.random(3) < 0.5)
@@ -136,8 +146,10 @@ class Drawer:
             curve,
             contrast,
             noise,
-            bool(rng.random() < 0.5),
+            bool(rng.random() < 0.5) and not ct,
             (stretch[0] < 1, stretch[1] < 1),
+            _bias(rng) if rng.random() < self.config.bias_share and not ct else None,
+            _kept(rng) if rng.random() < self.config.truncated_share and not ct else (1.0, 1.0),
         )
 
     def _softness(self, rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -244,3 +256,16 @@ def _curve(rng: np.random.Generator) -> tuple[NDArray[np.float32], bool]:
         y = np.minimum(y / rise, 1.0) * (1.0 - rng.uniform(0.6, 0.95) * np.clip(y, 0, 1))
         altered = True
     return (y * rng.uniform(0.7, 1.05)).astype(np.float32), altered
+
+
+def _bias(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Coefficients up to total degree `BIAS_DEGREE`, as MONAI's RandBiasField has them; no constant."""
+    coefficients = rng.normal(0, BIAS_DEVIATION, (BIAS_DEGREE + 1,) * 3)
+    degree = np.indices(coefficients.shape).sum(0)
+    return np.where((degree > 0) & (degree <= BIAS_DEGREE), coefficients, 0.0).astype(np.float32)
+
+
+def _kept(rng: np.random.Generator) -> tuple[float, float]:
+    """One axis, the phase-encoded one, or both."""
+    first, second = rng.uniform(LEAST_KEPT, 1.0, size=2)
+    return (float(first), float(second) if rng.random() < 0.5 else 1.0)

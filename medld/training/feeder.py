@@ -1,6 +1,7 @@
 """Samples ahead of the loop: planned by worker processes, made by a thread on a CUDA stream of its own.
 
-On the CPU everything happens on demand, in the loop's own process.
+On the CPU everything happens on demand, in the loop's own process. A step has one sample per micro-batch; they come one
+by one, so that no more of them lie in memory than are computed next.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from medld.training.apply import Sample
-from medld.training.plan import Plan, Planner
+from medld.training.apply import Applier, Sample
+from medld.training.portion import Planner
 
 AHEAD = 3
 WORKERS = 6
@@ -26,26 +27,30 @@ WORKERS = 6
 class Feeder:
     """Iterates over samples of steps `start` to `stop`; `waited` counts the seconds the loop had to wait."""
 
-    def __init__(
-        self, planner: Planner, make: Callable[[Plan], Sample], start: int, stop: int, device: torch.device
-    ) -> None:
-        self.make, self.count, self.device = make, stop - start, device
+    def __init__(self, planner: Planner, applier: Applier, start: int, stop: int, device: torch.device) -> None:
+        self.applier, self.device = applier, device
+        self.count = max(0, stop - start) * len(planner.portions)
         self.waited = 0.0
         workers = WORKERS if device.type == "cuda" else 0
         self._plans = DataLoader(planner, batch_size=None, sampler=range(start, stop), num_workers=workers)
         self._closing = threading.Event()
 
     def __iter__(self) -> Iterator[Sample]:
-        samples = self._from_thread() if self.device.type == "cuda" else map(self.make, self._plans)
+        samples = self._from_thread() if self.device.type == "cuda" else self._made()
         for _ in range(self.count):
             began = time.perf_counter()
-            sample = next(iter(samples))
+            sample = next(samples)
             self.waited += time.perf_counter() - began
             yield sample
 
     def close(self) -> None:
         """Let the thread end; what it made ahead is dropped."""
         self._closing.set()
+
+    def _made(self) -> Iterator[Sample]:
+        for shares in self._plans:
+            for share in shares:
+                yield self.applier.apply(share.plan, share.portion)
 
     def _from_thread(self) -> Iterator[Sample]:
         ready: queue.Queue[Any] = queue.Queue(AHEAD)
@@ -65,8 +70,7 @@ class Feeder:
         try:
             stream = torch.cuda.Stream(self.device)
             with torch.cuda.stream(stream):
-                for plan in self._plans:
-                    sample = self.make(plan)
+                for sample in self._made():
                     made = torch.cuda.Event()
                     made.record(stream)
                     # Kernels must have run before the host buffers they read from go away.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import dct
 from scipy.special import ive
 from torch.utils.data import Dataset
 
@@ -79,7 +80,18 @@ def _axis_plan(item: Item, axis: int, size: int) -> tuple[int, NDArray[np.float6
         matrix = (weights / weights.sum(1, keepdims=True)) @ sharp
     else:
         start, matrix = _windowed_sinc(positions, zoom)
+    if axis < 2 and item.kept[axis] < 1:
+        matrix = truncation(size, item.kept[axis]) @ matrix
     return start, matrix[::-1] if item.flips[axis] else matrix
+
+
+def truncation(size: int, kept: float) -> NDArray[np.float64]:
+    """The matrix (size, size) that drops the upper spatial frequencies, keeping the share `kept`: a projection.
+
+    In the cosine basis, whose mirrored ends do not ring as the wrapped ones of a crop's Fourier basis would.
+    """
+    basis = dct(np.eye(size), axis=0, norm="ortho")[: max(1, round(kept * size))]
+    return np.asarray(basis.T @ basis)
 
 
 def _windowed_sinc(positions: NDArray[Any], zoom: float) -> tuple[int, NDArray[np.float64]]:

@@ -9,6 +9,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandBiasField
+from scipy.fft import dct
 
 from medld.acquisition import AxisAcquisition
 from medld.config import DataConfig
@@ -16,7 +18,7 @@ from medld.dataset import Fine
 from medld.nn.autoencoder import unfold
 from medld.training.apply import Applier, Sample
 from medld.training.draw import CURVE_POINTS, CURVE_TOP, Draw, Drawer, Item
-from medld.training.plan import Planner, make_plan
+from medld.training.plan import Planner, make_plan, truncation
 
 SINGLE = 2e-6
 CPU = torch.device("cpu")
@@ -215,6 +217,45 @@ def test_blur_softens_the_axis_that_was_drawn_alone(applier: Applier, zoom: floa
     assert roughness(soft, 2) < 0.95 * roughness(sharp, 2)
     assert roughness(soft, 3) == pytest.approx(roughness(sharp, 3), rel=0.1)
     assert float(soft.high_res.mean()) == pytest.approx(float(sharp.high_res.mean()), rel=0.01)
+
+
+def test_a_receive_field_is_monais(applier: Applier) -> None:
+    """The same polynomials, over the crop with the margin that slices reach into."""
+    bias = np.zeros((4, 4, 4), np.float32)
+    bias[1, 0, 0], bias[0, 1, 2], bias[3, 0, 0] = 0.2, -0.1, 0.05
+    plain, shaded = sample_of(applier, PLAIN), sample_of(applier, replace(PLAIN, bias=bias))
+    degrees = [(i, j, k) for i in range(4) for j in range(4 - i) for k in range(4 - i - j)]
+    shape = (IN_PLANE, IN_PLANE, ACQUISITION.fine + 2 * ACQUISITION.margin)
+    field = RandBiasField()._generate_random_field(shape, 3, [bias[d] for d in degrees])
+    inside = np.exp(field)[..., ACQUISITION.margin : -ACQUISITION.margin]
+    ratio = (shaded.high_res / plain.high_res)[0, 0].numpy()
+    known = plain.high_res[0, 0].numpy() > 0.01
+    assert np.allclose(ratio[known], inside[known], rtol=1e-4)
+
+
+def test_a_receive_field_is_the_items_own(applier: Applier) -> None:
+    bias = np.full((4, 4, 4), 0.1, np.float32)
+    both = sample_of(applier, replace(PLAIN, bias=bias), PLAIN)
+    assert torch.equal(both.high_res[1:], sample_of(applier, PLAIN).high_res)
+    assert not torch.allclose(both.high_res[0], both.high_res[1], atol=0.01)
+
+
+def test_dropped_frequencies_are_gone_from_truth_and_scan(applier: Applier) -> None:
+    cut = sample_of(applier, replace(PLAIN, kept=(0.5, 1.0)))
+    for image in (cut.high_res, cut.low_res):
+        spectrum = np.abs(dct(image[0, 0].double().numpy(), axis=0, norm="ortho")).mean(axis=(1, 2))
+        assert spectrum[IN_PLANE // 2 :].max() < 1e-5 * spectrum.max()
+        along_the_other = np.abs(dct(image[0, 0].double().numpy(), axis=1, norm="ortho")).mean(axis=(0, 2))
+        assert along_the_other[IN_PLANE // 2 :].max() > 1e-3 * along_the_other.max()
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.77, 1.0])
+def test_truncation_is_a_projection_that_keeps_constants(kept: float) -> None:
+    matrix = truncation(20, kept)
+    assert np.allclose(matrix @ matrix, matrix)
+    assert np.allclose(matrix, matrix.T)
+    assert np.allclose(matrix @ np.ones(20), 1)
+    assert np.trace(matrix) == pytest.approx(round(kept * 20))
 
 
 def test_conditions_are_those_of_the_crop(applier: Applier) -> None:

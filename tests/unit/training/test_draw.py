@@ -11,7 +11,7 @@ import pytest
 
 from medld.config import DataConfig
 from medld.dataset import Fine
-from medld.training.draw import CURVE_TOP, Draw, Drawer
+from medld.training.draw import CURVE_POINTS, CURVE_TOP, Draw, Drawer
 
 Config = Callable[..., DataConfig]
 MANY = 150
@@ -108,6 +108,17 @@ def test_softness_comes_as_often_as_asked(
     assert {any(width > 0 for width in item.blur) for draw in draws for item in draw.items} == found
 
 
+@pytest.mark.parametrize(("share", "found"), [(0.0, {False}), (1.0, {True})])
+def test_receive_fields_and_lost_frequencies_come_as_often_as_asked(
+    volumes: list[Fine], data_config: Config, share: float, found: set[bool]
+) -> None:
+    draws = many(volumes, data_config(bias_share=share, truncated_share=share))
+    items = [item for draw in draws for item in draw.items]
+    assert {item.bias is not None for item in items} == found
+    assert {min(item.kept) < 1 for item in items} == found
+    assert all(item.bias is None or item.bias[0, 0, 0] == 0 for item in items)
+
+
 def test_volumes_come_by_weight_and_are_degraded_along_their_axes(volumes: list[Fine], data_config: Config) -> None:
     rare = replace(volumes[0], weight=1.0, axes=(2,))
     often = replace(volumes[1], weight=4.0)
@@ -156,3 +167,11 @@ def test_thick_slices_in_plane_are_stretched_and_told_as_soft(volumes: list[Fine
         assert item.soft == 0.5
         assert item.zoom[where] < 0.6 * item.zoom[1 - where]
     assert {item.soft for draw in many(volumes, data_config(soft_share=0.0)) for item in draw.items} == {0.0}
+
+
+def test_hounsfield_units_stay_what_they_are(volumes: list[Fine], data_config: Config) -> None:
+    ct = [replace(volume, modality="ct") for volume in volumes]
+    items = [item for draw in many(ct, data_config(bias_share=1.0, truncated_share=1.0)) for item in draw.items]
+    identity = np.linspace(0, CURVE_TOP, CURVE_POINTS)
+    assert all(np.allclose(item.curve, identity) for item in items)
+    assert all(item.bias is None and item.kept == (1.0, 1.0) and not item.rician for item in items)

@@ -1,10 +1,12 @@
-"""Runs: exact resume, what they leave behind, what they refuse."""
+"""Runs: exact resume, what ends them, what they leave behind, what they refuse."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,27 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import dropout
 
 from medld.build import build_networks
 from medld.checkpoint import load_model
 from medld.config import TrainConfig
-from medld.errors import CheckpointError, ConfigError
+from medld.dataset import Fine
+from medld.errors import CheckpointError, ConfigError, MedldError
 from medld.training import run_training
-from medld.training.loop import Run, schedule
-from medld.training.state import STATE
+from medld.training.apply import Sample
+from medld.training.ending import Clock
+from medld.training.loop import Result, Run
+from medld.training.selection import read_rows
+from medld.training.stages import STAGES, OneStep
+from medld.training.state import PREVIOUS, STATE
+from medld.training.validation import mean_gain
 
 Config = Callable[..., TrainConfig]
 STAGE_NAMES = ["one-step", "autoencoder", "joint"]
+NO_CHANGE = 1e-30
+"""A learning rate that leaves every output as it is."""
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +46,26 @@ def own_signals() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture
+def validated(train_config: Config, scans: Path) -> Config:
+    """A one-step config that validates the centres of the heads after every step."""
+
+    def validated(run: str = "run", **settings: Any) -> TrainConfig:
+        small = {"validation": [str(scans)], "validation_ratios": [4.0], "validation_crop": 32, "validate_every": 1}
+        return train_config("one-step", run, **{**small, "trackers": [], **settings})
+
+    return validated
+
+
+def outcome(config: TrainConfig, *, resume: bool = False, until: int | None = None, **more: Any) -> Result:
+    """Run in this process; what came of it."""
+    config.run_dir.mkdir(exist_ok=True)
+    return Run(config, more.pop("report", lambda _: None)).go(resume=resume, until=until, **more)
+
+
 def run(config: TrainConfig, *, resume: bool = False, until: int | None = None) -> Path:
     """Run in this process; the run's folder."""
-    config.run_dir.mkdir(exist_ok=True)
-    Run(config, lambda _: None).go(resume=resume, until=until)
+    outcome(config, resume=resume, until=until)
     return config.run_dir
 
 
@@ -52,15 +80,78 @@ def weights(run_dir: Path, part: str) -> dict[str, torch.Tensor]:
     return load_file(run_dir / "model" / f"{part}.safetensors")
 
 
+def assert_same_files(first: Path, second: Path, pattern: str, least: int) -> None:
+    """The same files with the same bytes in two folders, at least so many."""
+    names = sorted(path.relative_to(first) for path in first.glob(pattern))
+    assert len(names) >= least
+    assert names == sorted(path.relative_to(second) for path in second.glob(pattern))
+    assert [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()] == []
+
+
 @pytest.mark.parametrize("stage", STAGE_NAMES)
-def test_four_steps_equal_two_a_resume_and_two(stage: str, train_config: Config) -> None:
-    whole = run(train_config(stage, "whole"))
-    cut = run(train_config(stage, "cut"), until=2)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_four_steps_equal_two_a_resume_and_two(stage: str, accumulate: int, train_config: Config) -> None:
+    settings = {"accumulate": accumulate, "trackers": []}
+    whole = run(train_config(stage, "whole", **settings))
+    cut = run(train_config(stage, "cut", **settings), until=2)
     assert (whole / STATE).read_bytes() != (cut / STATE).read_bytes()
-    assert run(train_config(stage, "cut"), resume=True) == cut
-    assert (whole / STATE).read_bytes() == (cut / STATE).read_bytes()
-    for path in sorted((whole / "model").glob("*.safetensors")):
-        assert path.read_bytes() == (cut / "model" / path.name).read_bytes()
+    assert run(train_config(stage, "cut", **settings), resume=True) == cut
+    assert_same_files(whole, cut, STATE, 1)
+    assert_same_files(whole, cut, "model/*.safetensors", 1)
+
+
+def test_a_resume_is_exact_with_validation_in_between(validated: Config) -> None:
+    whole = run(validated("whole"))
+    for until in (1, 3, None):
+        cut = run(validated("cut"), resume=until != 1, until=until)
+    assert_same_files(whole, cut, STATE, 1)
+    assert_same_files(whole, cut, "best/*.safetensors", 1)
+    assert_same_files(whole, cut, "*/validation.json", 1)
+    assert_same_files(whole, cut, "model/*.safetensors", 1)
+
+
+class Forgetful(OneStep):
+    """A one-step stage that drops half of what it sees."""
+
+    def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of what is left."""
+        return super().loss(replace(sample, low_res=dropout(sample.low_res)), generator, figures=figures)
+
+
+def test_a_resume_is_exact_with_dropout(train_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STAGES, "one-step", Forgetful)
+    whole = run(train_config("one-step", "whole", accumulate=2))
+    for until in (1, None):
+        torch.manual_seed(99)  # another process has another history
+        cut = run(train_config("one-step", "cut", accumulate=2), resume=until is None, until=until)
+    assert_same_files(whole, cut, STATE, 1)
+    monkeypatch.undo()
+    assert (run(train_config("one-step", "other", accumulate=2)) / STATE).read_bytes() != (whole / STATE).read_bytes()
+
+
+def test_validation_changes_no_weight(validated: Config) -> None:
+    states = [load_file(run(validated(f"every{every}", validate_every=every)) / STATE) for every in (0, 1)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_micro_batches_make_the_step_of_the_whole_batch(train_config: Config) -> None:
+    settings = {"batch": 4, "trackers": [], "data": None}
+    settings["data"] = {**train_config("one-step").data.model_dump(mode="json"), "noise_share": 1.0}
+    states = {
+        parts: load_file(run(train_config("one-step", f"parts{parts}", accumulate=parts, **settings)) / STATE)
+        for parts in (1, 2, 4)
+    }
+    rounding = 2e-6  # a step moves a weight by up to 5e-4
+    for parts in (2, 4):
+        for name, value in states[1].items():
+            assert torch.allclose(value, states[parts][name], rtol=0, atol=rounding), name
+    other = load_file(run(train_config("one-step", "other", seed=1, **settings)) / STATE)
+    assert not all(torch.allclose(value, other[name], rtol=0, atol=rounding) for name, value in states[1].items())
+
+
+def test_a_batch_that_does_not_divide_into_micro_batches_is_refused(train_config: Config) -> None:
+    with pytest.raises(ConfigError, match="accumulate to divide batch"):
+        train_config("one-step", batch=4, accumulate=3)
 
 
 def test_a_run_cut_by_the_clock_ends_where_another_does(train_config: Config, tmp_path: Path) -> None:
@@ -82,7 +173,10 @@ def test_another_seed_is_another_run(train_config: Config) -> None:
 def test_a_run_leaves_a_model_a_log_and_its_config(train_config: Config, tmp_path: Path) -> None:
     config = train_config("one-step")
     said: list[str] = []
-    run_training(written(config, tmp_path / "config.yaml"), ["seed=3"], report=said.append)
+    result = run_training(written(config, tmp_path / "config.yaml"), ["seed=3"], report=said.append)
+    assert (result.steps, result.ended, result.best_step) == (4, "steps", 4)
+    assert result.validation == result.start == ()
+    assert result.seconds > 0
     assert yaml.safe_load((config.run_dir / "config.yaml").read_text())["seed"] == 3
     rows = [json.loads(line) for line in (config.run_dir / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
@@ -139,7 +233,7 @@ def test_a_warm_start_takes_rounded_weights_and_nothing_else(train_config: Confi
     for name, value in warm.networks.one_step.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, weights(first, "one_step")[name].float())
-    assert not warm.optimiser.state
+    assert not warm.learner.optimiser.state
 
 
 def test_a_warm_start_without_fitting_weights_is_refused(train_config: Config, tmp_path: Path) -> None:
@@ -192,21 +286,6 @@ def test_a_stage_without_its_network_is_refused(stage: str, model: dict[str, Any
         Run(train_config(stage, model=model), lambda _: None)
 
 
-def test_the_schedule_rises_straight_and_falls_along_a_cosine(train_config: Config) -> None:
-    config = train_config("one-step", steps=1000, warm_up=100, final_share=0.02)
-    shares = np.array([schedule(step, config) for step in range(1001)])
-    assert shares[:100] == pytest.approx(np.arange(1, 101) / 100)
-    assert shares.max() == shares[100] == 1
-    assert (np.diff(shares[100:]) < 0).all()
-    assert shares[550] == pytest.approx((1 + 0.02) / 2)
-    assert shares[-1] == pytest.approx(0.02)
-
-
-def test_a_schedule_may_do_without_warm_up(train_config: Config) -> None:
-    config = train_config("one-step", steps=10, warm_up=0)
-    assert schedule(0, config) == 1
-
-
 def test_a_fresh_network_is_that_of_the_seed(train_config: Config) -> None:
     one, two, other = (Run(train_config("one-step", seed=seed), lambda _: None) for seed in (0, 0, 1))
     torch.manual_seed(0)
@@ -228,3 +307,119 @@ def test_the_joint_stage_may_start_at_a_frozen_one_step_network(train_config: Co
     before, after = weights(one_step, "one_step"), weights(joint, "one_step")
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert load_model(joint / "model").networks.start == "mean"
+
+
+def test_sigterm_ends_a_run_after_the_step_in_hand_with_a_checkpoint(validated: Config) -> None:
+    config = validated("cut", validate_every=0, log_every=1)
+    said: list[str] = []
+
+    def report(line: str) -> None:
+        said.append(line)
+        if line.startswith("step 2/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    result = outcome(config, report=report)
+    assert (result.steps, result.ended) == (2, "signal")
+    assert result.validation == ()  # who asks to end does not wait for it
+    assert "no time for the last validation" in said
+    assert load_model(config.run_dir / "model").card["training"]["steps"] == 2
+    whole = run(validated("whole", validate_every=0, log_every=1))
+    assert_same_files(whole, run(config, resume=True), STATE, 1)
+
+
+def test_a_checkpoint_is_written_on_the_timer(train_config: Config) -> None:
+    run_dir = run(train_config("one-step", checkpoint_minutes=1e-9))
+    assert (run_dir / PREVIOUS).read_bytes() == (run_dir / STATE).read_bytes()  # of the last step, and at the end
+    assert not (run(train_config("one-step", "other")) / PREVIOUS).exists()
+
+
+def test_patience_counts_validations_without_a_better_one(validated: Config) -> None:
+    result = outcome(validated(steps=20, patience=2, learning_rate=NO_CHANGE, validate_every=2))
+    assert (result.steps, result.ended, result.best_step) == (6, "patience", 2)
+    again = outcome(validated(steps=20, patience=2, learning_rate=NO_CHANGE, validate_every=2), resume=True)
+    assert (again.steps, again.ended, again.best_step) == (6, "patience", 2)
+
+
+def test_patience_needs_validations_and_these_need_volumes(validated: Config) -> None:
+    with pytest.raises(ConfigError, match="give validate_every as well"):
+        validated(validate_every=0, patience=2)
+    with pytest.raises(ConfigError, match="Name a folder"):
+        Run(validated(validation=[]), lambda _: None)
+
+
+def test_an_autoencoder_is_not_validated(train_config: Config, scans: Path) -> None:
+    with pytest.raises(ConfigError, match="leave validate_every 0"):
+        train_config("autoencoder", validation=[str(scans)], validate_every=1)
+    assert outcome(train_config("autoencoder", validation=[str(scans)], steps=1)).validation == ()
+
+
+def test_the_best_weights_are_the_result(validated: Config) -> None:
+    first = run(validated("first", learning_rate=NO_CHANGE, steps=1, validate_every=0))
+    config = validated("second", warm_start=[str(first / "model")], learning_rate=0.3, warm_up=0)
+    result = outcome(config)
+    run_dir = config.run_dir
+    assert (result.steps, result.best_step) == (4, 0)
+    assert result.start == result.validation == tuple(read_rows(run_dir / "validation.json"))
+    assert len(result.start) == 2
+    assert_same_files(first / "model", run_dir / "model", "*.safetensors", 1)
+    assert load_model(run_dir / "model").card["training"]["steps"] == 0
+    rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    gains = {row["step"]: row["validation_gain"] for row in rows if "validation_gain" in row}
+    assert sorted(gains) == [0, 1, 2, 3, 4]
+    assert gains[0] == pytest.approx(mean_gain(result.start))
+    assert gains[4] < gains[0]
+
+
+def test_last_weights_that_are_the_best_stay(validated: Config) -> None:
+    ruined = run(validated("ruined", learning_rate=0.3, warm_up=0, validate_every=0))
+    config = validated("healed", warm_start=[str(ruined / "model")], learning_rate=0.02, steps=8, validate_every=7)
+    result = outcome(config)
+    assert mean_gain(result.validation) > mean_gain(result.start)
+    assert result.best_step in (7, 8)
+    assert load_model(config.run_dir / "model").card["training"]["steps"] == result.best_step
+
+
+def test_a_warm_start_is_judged_only_where_validations_follow(validated: Config) -> None:
+    first = run(validated("first", steps=1, validate_every=0))
+    result = outcome(validated("second", steps=1, validate_every=0, warm_start=[str(first / "model")]))
+    assert result.start == ()
+    assert len(result.validation) == 2
+
+
+def test_a_run_that_is_out_of_time_does_without_validation(validated: Config) -> None:
+    said: list[str] = []
+    result = outcome(validated(), clock=Clock(0.0), report=said.append)
+    assert (result.steps, result.ended, result.validation) == (1, "time", ())
+    assert [line for line in said if "no time" in line] == [
+        "step 1: no time for a validation before the last one",
+        "no time for the last validation",
+    ]
+
+
+def test_a_run_ends_in_time_with_its_validation_done(validated: Config) -> None:
+    limit = 2.5
+    result = outcome(validated(steps=100_000, validate_every=0), clock=Clock(limit))
+    assert result.ended == "time"
+    assert len(result.validation) == 2
+    assert 1 < result.steps < 100_000
+    someone_else_computes = 1.5
+    assert result.seconds < someone_else_computes * limit
+
+
+def test_volumes_may_be_given_as_they_are(train_config: Config, volumes: list[Fine]) -> None:
+    config = train_config("one-step", data={"in_plane": 16, "slices": 4, "folders": []}, steps=1, trackers=[])
+    config.run_dir.mkdir()
+    result = Run(config, lambda _: None, volumes=volumes[:1], held_out=volumes[1:]).go()
+    assert {row["volume"] for row in result.validation} == {volumes[1].name}
+    assert load_model(config.run_dir / "model").card["training"]["volumes"] == [volumes[0].name]
+    assert Run(config, lambda _: None, volumes=volumes, held_out=[]).go().validation == ()
+
+
+def test_weights_that_are_lost_are_refused_and_the_checkpoint_kept(train_config: Config) -> None:
+    config = train_config("one-step", trackers=[], checkpoint_minutes=1e-9)
+    before = (run(config, until=2) / STATE).read_bytes()
+    ruinous = train_config("one-step", trackers=[], checkpoint_minutes=1e-9, learning_rate=1e30, log_every=100)
+    with pytest.raises(MedldError, match="Expected a finite loss, got nan at step 4") as refusal:
+        run(ruinous, resume=True)
+    assert refusal.value.code == "E_NUMERIC"
+    assert (config.run_dir / PREVIOUS).read_bytes() == before
