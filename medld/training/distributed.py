@@ -31,15 +31,11 @@ TOLD_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_P
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run: number `rank` of `size`, and `local_rank` on its own node; by default this one alone.
-
-    What is decided or counted goes over `control`, a group on the CPU, so that it does not wait for a GPU's queue.
-    """
+    """The processes of a run: number `rank` of `size`, and `local_rank` on its own node; by default this one alone."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    control: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
@@ -92,7 +88,7 @@ class World:
         if self.size == 1:
             return number
         largest = torch.tensor(number)
-        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
     def gather(self, value: T) -> list[T]:
@@ -100,7 +96,7 @@ class World:
         if self.size == 1:
             return [value]
         values: list[T] = [value] * self.size
-        dist.all_gather_object(values, value, group=self.control)
+        dist.all_gather_object(values, value)
         return values
 
 
@@ -112,7 +108,8 @@ def joined(device: str) -> Iterator[World]:
     """The processes that torchrun started together, or this one alone.
 
     Args:
-        device: The config's; gradients travel over NCCL between GPUs and over Gloo between CPUs.
+        device: The config's. Gradients of GPUs travel over NCCL; all else goes over Gloo between the CPUs, so that what
+            is decided or counted does not wait for a GPU's queue.
 
     Raises:
         ConfigError: The environment names several processes but does not say how to reach them.
@@ -127,7 +124,7 @@ def joined(device: str) -> Iterator[World]:
     own = World(rank, size, local_rank).device(device)
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
-    yield World(rank, size, local_rank, dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    yield World(rank, size, local_rank)
     # Only after success: with the others in the middle of a step, leaving would wait for them. torchrun ends them.
     dist.destroy_process_group()
