@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+import medld
 from medld import __version__
 from medld.checkpoint import CARD
 from medld.export.source import OUR_LICENCE, Source, describe_volumes
 from medld.report import RESEARCH_USE
+
+CHECKOUT = Path(medld.__file__).parents[1] / "LICENSE"
+"""Where it lies when the checkout itself is installed; a wheel has it beside its metadata."""
 
 WHAT = (
     "Super-resolution of 3D scans: thick slices become thin ones, coarse voxels fine ones. What the scan measured is "
@@ -65,6 +70,8 @@ def read_licence(source: Source) -> str:
     """The text of the LICENSE file that goes with the weights."""
     if source.licence == OUR_LICENCE:
         text = metadata.distribution("medld").read_text("licenses/LICENSE")
+        if text is None and CHECKOUT.is_file():
+            text = CHECKOUT.read_text("utf-8")
         return text or "Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
     return _licence(source) + "\n"
 
