@@ -17,6 +17,10 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Unused here, and imported by the optimiser otherwise: its functions take the process group of the moment of import for
+# a default and keep it alive with its threads, one of which may then abort the process at its end.
+import torch.distributed.nn
 from torch import nn
 
 from medld.errors import ConfigError
@@ -120,11 +124,6 @@ def joined(device: str) -> Iterator[World]:
     missing = [name for name in TOLD_BY_TORCHRUN if name not in os.environ]
     if missing:
         raise ConfigError(f"Expected {', '.join(missing)} beside WORLD_SIZE. Start several processes with torchrun.")
-    # Its functions have the group of the time of their import as a default and keep it alive, threads and all, until the
-    # interpreter ends: one of these threads may then abort the process. Imported first, by the optimiser otherwise, they
-    # find none.
-    import torch.distributed.nn
-
     rank, local_rank, size = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
     own = World(rank, size, local_rank).device(device)
     if own.type == "cuda":

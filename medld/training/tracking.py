@@ -108,13 +108,13 @@ class WandB:
     def __init__(self, run_dir: Path, step: int) -> None:
         import wandb
 
-        earlier = sorted((run_dir / "wandb").glob("offline-run-*")) if step else []
+        earlier = sorted((run_dir / "wandb").glob("offline-run-*/run-*.wandb")) if step else []
         self.run = wandb.init(
             mode="offline",
             dir=str(run_dir),
             project=PROJECT,
             name=run_dir.name,
-            id=earlier[-1].name.rpartition("-")[2] if earlier else None,
+            id=earlier[0].stem.removeprefix("run-") if earlier else None,
             resume="allow",
             settings=wandb.Settings(console="off", silent=True),
         )
