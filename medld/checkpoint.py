@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from medld.build import build_networks
@@ -108,7 +108,7 @@ def save_model(
     for part, state in states.items():
         path = folder / f"{part}.safetensors"
         half = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items()}
-        save_file(half, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").write_bytes(save(half))  # save_file would make it readable to its owner alone
         os.replace(path.with_suffix(".tmp"), path)
         hashes[path.name] = file_sha256(path)
     content = {**card, "config": config.model_dump(mode="json"), "sha256": hashes}

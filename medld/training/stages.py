@@ -107,9 +107,11 @@ class AutoencoderStage(Stage):
         autoencoder = _autoencoder(self.modules)
         geometry = sample.conditions.geometry()
         posterior = autoencoder.encode(_present(sample.true_samples).to(self.dtype), geometry)
-        latent = posterior.sample(_randn(posterior.mean, generator)) if self.config.train_encoder else posterior.mean
+        latent = posterior.mean
+        if self.config.train_encoder:
+            latent = posterior.sample(_noise(sample, latent, generator))
         if self.config.latent_noise > 0:
-            latent = self._noisy(latent, sample.conditions.ratio, generator)
+            latent = self._noisy(latent, sample, generator)
         profile = autoencoder.decode(latent, sample.low_res.to(self.dtype), geometry)
         loss = reconstruction(sample, profile).mean() + self.config.kl_weight * posterior.divergence()
         looks = self._looks(sample, profile)
@@ -120,14 +122,14 @@ class AutoencoderStage(Stage):
         shown = {name: cost.detach() for name, (_, cost) in looks.items()}
         return loss, {"gain": gain(sample, profile.detach()), **shown}
 
-    def _noisy(self, latent: Tensor, ratio: Tensor, generator: torch.Generator) -> Tensor:
+    def _noisy(self, latent: Tensor, sample: Sample, generator: torch.Generator) -> Tensor:
         """Latents (B, C, I, J, K) with noise of `latent_noise` of their deviations.
 
         A frozen encoder has a table of them. Of one that learns they are the batch's own, and it may not see them as
         given: it would escape from the noise by making its latents larger and larger.
         """
-        noise = self.config.latent_noise * _randn(latent, generator)
-        autoencoder = _autoencoder(self.modules)
+        noise = self.config.latent_noise * _noise(sample, latent, generator)
+        autoencoder, ratio = _autoencoder(self.modules), sample.conditions.ratio
         if self.config.train_encoder:
             return latent + latent.std(dim=(0, 2, 3, 4), keepdim=True) * noise
         return autoencoder.unstandardise(autoencoder.standardise(latent, ratio) + noise, ratio)
@@ -212,23 +214,25 @@ class Joint(Stage):
         denoiser, config = self.modules["denoiser"], self.config
         latent, start = self._latents(sample)
         ratio, scan = sample.conditions.ratio, sample.low_res.to(self.dtype)
-        t, noise, at_end = _times(len(ratio), start, config.end_share, generator)
+        t, noise, at_end = _times(sample, start, config.end_share, generator)
         z_t = denoiser.flow.diffuse(latent, start, noise, t)  # type: ignore[operator,union-attr]
         features = torch.cat([sample.conditions.features(), time_features(t)], dim=1)
         estimate = denoiser(z_t, start, scan, features, t=t, ratio=ratio)
         latent_error = latent_loss(estimate, latent, denoiser.scales(t, ratio))  # type: ignore[operator]
         seen = sample.first(at_end if config.image_loss_at == "one" else len(ratio))
-        profile = self._decoded(seen, estimate)
-        loss = config.latent_weight * latent_error.mean() + image_loss(seen, profile).sum() / len(ratio)
+        loss = config.latent_weight * latent_error.mean()
+        if len(seen.low_res):  # a portion of the batch may have no item at t = 1
+            profile = self._decoded(seen, estimate)
+            loss = loss + image_loss(seen, profile).sum() / len(ratio)
         if config.train_decoder:
             loss = loss + reconstruction(sample, self._decoded(sample, latent)).mean()
         if not figures:
             return loss, {}
-        return loss, {
-            "gain": gain(seen, profile.detach()),
-            "gain_true_latent": gain(seen, self._decoded(seen, latent).detach()),
-            "latent_error": latent_error.mean().detach(),
-        }
+        shown = {"latent_error": latent_error.mean().detach()}
+        if len(seen.low_res):
+            shown["gain"] = gain(seen, profile.detach())
+            shown["gain_true_latent"] = gain(seen, self._decoded(seen, latent).detach())
+        return loss, shown
 
     def _decoded(self, sample: Sample, latent: Tensor) -> Tensor:
         """The profile of the latents of a batch that starts with those of `sample`."""
@@ -254,21 +258,24 @@ def _at_knots(drawer: Drawer, applier: Applier, in_plane: int) -> Iterator[tuple
         yield knot, [applier.apply(make_plan(draw, in_plane)) for draw in draws]
 
 
-def _times(batch: int, like: Tensor, end_share: float, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+def _times(sample: Sample, like: Tensor, end_share: float, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
     """Times (B,), noise, and how many items, the first ones, lie at t = 1 where the mean is asked for.
 
-    Half of those are without noise.
+    Half of those are without noise. Both are counted over the whole batch, of which these items may be a portion.
     """
-    t = EARLIEST + (1 - EARLIEST) * torch.rand(batch, generator=generator, device=like.device)
-    noise = _randn(like, generator)
-    at_end = max(1, round(batch * end_share))
+    portion = sample.portion
+    t = EARLIEST + (1 - EARLIEST) * portion.uniform(generator)
+    noise = _noise(sample, like, generator)
+    whole = max(1, round(portion.whole * end_share))
+    at_end = portion.count_of_first(whole)
     t[:at_end] = 1.0
-    noise[: max(1, at_end // 2)] = 0.0
+    noise[: portion.count_of_first(max(1, whole // 2))] = 0.0
     return t, noise, at_end
 
 
-def _randn(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device)
+def _noise(sample: Sample, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers in the shape of `like` (B, ...), the same for an item in whatever portion it is."""
+    return sample.portion.normal(tuple(like.shape[1:]), generator)
 
 
 def _present(samples: Tensor | None) -> Tensor:

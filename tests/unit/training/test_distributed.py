@@ -24,7 +24,7 @@ from medld.training.loop import Run
 from medld.training.state import STATE
 
 PROCESSES = 2
-STAGE_NAMES = ["one-step"]
+STAGE_NAMES = ["one-step", "autoencoder", "joint"]
 ROUNDING = 2e-6
 """Of a weight, which four steps move by up to 2e-3: processes add in another order."""
 
