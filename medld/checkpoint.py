@@ -6,7 +6,6 @@ summary of how it was trained. Nothing in it is code. Shipped models lie inside 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from medld.build import build_networks
 from medld.config import ModelConfig, parse_config
 from medld.errors import CheckpointError
+from medld.io import file_sha256
 from medld.nn.networks import Networks
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -46,13 +46,18 @@ def list_models() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))
 
 
+def find_model(name_or_dir: str | Path) -> Path:
+    """The folder of a shipped model or, of anything that is no such name, the path itself; it need not exist."""
+    return SHIPPED / str(name_or_dir) if str(name_or_dir) in list_models() else Path(name_or_dir)
+
+
 def load_model(name_or_dir: str | Path = DEFAULT) -> Model:
     """A shipped model by name, or any model folder by path; weights come back in float32.
 
     Raises:
         CheckpointError: No such model, or its files are missing, damaged or do not fit each other.
     """
-    folder = SHIPPED / str(name_or_dir) if str(name_or_dir) in list_models() else Path(name_or_dir)
+    folder = find_model(name_or_dir)
     if not (folder / CARD).is_file():
         known = ", ".join(list_models()) or "none"
         raise CheckpointError(
@@ -115,12 +120,3 @@ def save_model(
     temporary = folder / f"{CARD}.tmp"
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, folder / CARD)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

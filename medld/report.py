@@ -6,7 +6,6 @@ scanner's units. It names files but not folders, since a path may hold a patient
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -20,6 +19,7 @@ import numpy as np
 
 from medld import __version__
 from medld.geometry import Grid
+from medld.io import file_sha256
 from medld.volume import Volume
 
 if TYPE_CHECKING:
@@ -61,11 +61,7 @@ def describe_grid(grid: Grid) -> dict[str, Any]:
 
 def describe_file(path: Path) -> dict[str, str]:
     """A file's name and the sha256 of its bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return {"file": path.name, "sha256": digest.hexdigest()}
+    return {"file": path.name, "sha256": file_sha256(path)}
 
 
 def describe_versions() -> dict[str, str]:

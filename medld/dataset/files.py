@@ -12,7 +12,6 @@ A folder without a card is read as flat and as BIDS.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -161,15 +160,6 @@ def subject_of(path: Path) -> str:
 def told_contrast(contrast: str) -> Contrast:
     """A card's contrast as networks are told it; most are unknown to them."""
     return contrast if contrast in get_args(Contrast) else "unknown"  # type: ignore[return-value]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check_names(scans: Sequence[ScanFile]) -> None:

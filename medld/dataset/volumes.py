@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medld.dataset.files import ScanFile, file_sha256, told_contrast
+from medld.dataset.files import ScanFile, told_contrast
 from medld.errors import CardError, GridError, InputError
+from medld.io import file_sha256, read_volume
 
 PERCENTILE = 99.9
 
@@ -56,8 +57,6 @@ def read_fine(scan: ScanFile) -> Fine:
         CardError: The file is not the one that its card means.
         InputError, GridError: It cannot be read, with the code of the reason; the message names it.
     """
-    from medld.io import read_volume
-
     if scan.sha256 is not None and file_sha256(scan.path) != scan.sha256:
         raise CardError(f"{scan.path.name} is damaged or another file: its hash differs from the card's. Get it again.")
     try:

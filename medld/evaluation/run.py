@@ -20,14 +20,14 @@ from pydantic import Field
 
 import medld
 from medld.acquisition import Acquisition, AxisAcquisition
-from medld.checkpoint import DEFAULT, Model, file_sha256, list_models, load_model
+from medld.checkpoint import DEFAULT, Model, list_models, load_model
 from medld.config import Schema, parse_config
 from medld.dataset import subject_of
 from medld.errors import AcquisitionError, ConfigError, GridError, InputError, OutputError
 from medld.evaluation.protocol import ProtocolConfig, list_protocols, load_protocol, simulate
 from medld.evaluation.table import Row, Summary, format_csv, format_table, summarise
 from medld.geometry import choose_target
-from medld.io import SUFFIXES, read_volume
+from medld.io import SUFFIXES, file_sha256, read_volume
 from medld.metrics import Reference
 from medld.superres import Request, SuperResolver
 from medld.volume import Volume

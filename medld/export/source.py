@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medld.checkpoint import CARD, PARTS, SHIPPED, Model, list_models, load_model
+from medld.checkpoint import CARD, PARTS, SHIPPED, Model, find_model, load_model
 from medld.errors import CheckpointError
 
 FIGURES = ("results.json", "validation.json", "validation.csv")
@@ -84,9 +84,8 @@ def read_source(name_or_dir: str | Path) -> Source:
     Raises:
         CheckpointError: No such model, or its files are missing, damaged or do not fit each other.
     """
-    shipped = str(name_or_dir) in list_models()
-    folder = SHIPPED / str(name_or_dir) if shipped else Path(name_or_dir)
-    return Source(folder, load_model(name_or_dir), shipped, read_figures(folder))
+    folder = find_model(name_or_dir)
+    return Source(folder, load_model(name_or_dir), folder.parent == SHIPPED, read_figures(folder))
 
 
 def describe_volumes(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ moved, so an interrupted run leaves the old file or the new one, never half of o
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -23,6 +24,15 @@ from medld.volume import Volume
 
 MAX_VOXELS = 1_000_000_000
 _TEMPORARY = ".medld-"  # prefix of the folder in which an output is made
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_header(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> Header:

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from medld.checkpoint import file_sha256
 from medld.dataset import THICK, Fine, subject_of, to_bytes
 from medld.errors import CohortError, GridError, InputError, LabelMapError
-from medld.io import SUFFIXES, read_volume
+from medld.io import SUFFIXES, file_sha256, read_volume
 
 SPLITS = ("train", "val")
 LEFT_OUT = ("derivatives", "sourcedata", "code")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import medld
-from medld.checkpoint import CARD, DEFAULT, SHIPPED, Model, load_model
-from medld.config import ModelConfig, TrainConfig, read_config
+from medld.checkpoint import CARD, DEFAULT, Model, find_model, load_model
+from medld.config import TrainConfig, read_config
 from medld.errors import CheckpointError, OutputError
 from medld.training.average import adopt
 from medld.training.cohort import Cohort, read_cohort
@@ -132,9 +132,7 @@ def _config(
     path = DEFAULTS[ALONE.device(device).type]
     given = [f"run_dir={run_dir}", f"device={device}", f"seed={seed}", "trackers=[]", *overrides]
     config = read_config(path, TrainConfig, given)
-    folder = SHIPPED / start.name if Path(model).name == str(model) and not Path(model).is_dir() else Path(model)
-    networks: ModelConfig = start.config
-    return config.model_copy(update={"model": networks, "warm_start": (folder,)})
+    return config.model_copy(update={"model": start.config, "warm_start": (find_model(model),)})
 
 
 def _in_time(

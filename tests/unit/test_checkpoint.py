@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from medld.build import build_networks
-from medld.checkpoint import CARD, PARTS, file_sha256, list_models, load_model, load_weights, save_model
+from medld.checkpoint import CARD, PARTS, list_models, load_model, load_weights, save_model
 from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
 from medld.errors import CheckpointError, ConfigError
+from medld.io import file_sha256
 from medld.nn.networks import Networks
 
 HALF = 2.0**-11
