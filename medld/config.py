@@ -236,20 +236,41 @@ class _UniqueKeys(yaml.SafeLoader):
 def read_config(path: Path | str, schema: type[T], overrides: Iterable[str] = ()) -> T:
     """The config in a YAML file, with `key.sub=value` overrides, checked against `schema`.
 
+    A file may build on another one, `base: other.yaml`, and say only what differs; lists are replaced whole.
+
     Raises:
         ConfigError: The file cannot be read, is not a mapping, or does not fit the schema; the message
             names file, key and the keys that are known.
     """
     path = Path(path)
+    content = _read(path, ())
+    for override in overrides:
+        _set(content, override)
+    return parse_config(content, schema, origin=str(path))
+
+
+def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
+    """The keys of a file over those of its base; `readers` are the files that build on it."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"Expected a YAML file at {path}, got: {error}. Check the path and the syntax.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"Expected keys and values in {path}, got {type(content).__name__}.")
-    for override in overrides:
-        _set(content, override)
-    return parse_config(content, schema, origin=str(path))
+    if "base" not in content:
+        return content
+    base = path.parent / str(content.pop("base"))
+    if base in (path, *readers):
+        raise ConfigError(f"Expected a base that does not build on {path} itself, got {base}. Name another.")
+    return _over(_read(base, (path, *readers)), content)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _over(base[key], value) if both else value
+    return merged
 
 
 def parse_config(content: dict[str, Any], schema: type[T], *, origin: str) -> T:

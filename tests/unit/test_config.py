@@ -112,3 +112,20 @@ def test_an_override_that_is_no_yaml_is_refused(path: Path) -> None:
 
 def test_a_part_that_is_null_is_not_there() -> None:
     assert parse_config({"one_step": None}, ModelConfig, origin="here").one_step is None
+
+
+def test_a_config_on_a_base_says_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("stage: one-step\nrun_dir: a\nbatch: 4\ndata: {in_plane: 32, slices: 8}\n")
+    (tmp_path / "near.yaml").write_text("base: base.yaml\nrun_dir: b\ndata: {slices: 6}\n")
+    (tmp_path / "far.yaml").write_text("base: near.yaml\nbatch: 2\n")
+    config = read_config(tmp_path / "far.yaml", TrainConfig, ["seed=3"])
+    assert (str(config.run_dir), config.batch, config.seed) == ("b", 2, 3)
+    assert (config.data.in_plane, config.data.slices) == (32, 6)
+
+
+@pytest.mark.parametrize("base", ["missing.yaml", "own.yaml", "loop.yaml"])
+def test_a_base_that_is_missing_or_turns_in_a_circle_is_refused(base: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(f"base: {base}\n")
+    (tmp_path / "loop.yaml").write_text("base: own.yaml\n")
+    with pytest.raises(ConfigError, match=base):
+        read_config(tmp_path / "own.yaml", TrainConfig)
