@@ -14,8 +14,9 @@ from medld.training.distributed import ALONE
 from medld.training.loop import Run
 from medld.training.tracking import LOG
 
-STEPS = {"cpu": 5, "cuda": 60}
-"""Steps that are tried; what counts is the median, since the first ones load kernels and others may be disturbed."""
+STEPS, TOGETHER = {"cpu": 5, "cuda": 60}, {"cpu": 1, "cuda": 5}
+"""Steps that are tried, and how many are timed as one, since reading the clock waits for a GPU. The median of those
+counts: the first ones load kernels, and others may be disturbed."""
 
 
 def measure_pace(config: TrainConfig, volumes: Sequence[Fine]) -> float:
@@ -24,9 +25,9 @@ def measure_pace(config: TrainConfig, volumes: Sequence[Fine]) -> float:
     Raises:
         As `Run`.
     """
-    steps = STEPS[ALONE.device(config.device).type]
+    kind = ALONE.device(config.device).type
     with tempfile.TemporaryDirectory() as folder:
-        changes = {"run_dir": Path(folder), "steps": steps, "log_every": 1, "trackers": ()}
+        changes = {"run_dir": Path(folder), "steps": STEPS[kind], "log_every": TOGETHER[kind], "trackers": ()}
         trial = config.model_copy(update=changes | {"validate_every": 0, "patience": 0})
         Run(trial, lambda _: None, volumes=volumes, held_out=()).go()
         rows = [json.loads(line) for line in (trial.run_dir / LOG).read_text(encoding="utf-8").splitlines()]

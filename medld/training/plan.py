@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.special import ive
-from torch.utils.data import Dataset
 
-from medld.training.draw import Draw, Drawer, Item
+from medld.training.draw import Draw, Item
 
 LOBES = 3
 """Half-width of the windowed sinc, in samples of the coarser grid."""
@@ -35,19 +34,6 @@ class Plan:
     draw: Draw
     starts: NDArray[np.int64]
     matrices: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
-
-
-class Planner(Dataset[Plan]):
-    """Steps to plans: a map-style data set for torch's loader, whose length is the number of steps."""
-
-    def __init__(self, drawer: Drawer, in_plane: int, seed: int, steps: int) -> None:
-        self.drawer, self.in_plane, self.seed, self.steps = drawer, in_plane, seed, steps
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> Plan:
-        return make_plan(self.drawer.draw(self.seed, step, step / self.steps), self.in_plane)
 
 
 def make_plan(draw: Draw, in_plane: int) -> Plan:

@@ -28,7 +28,7 @@ JUDGE = "discriminator"
 STATISTICS_BATCHES = 6
 STATISTICS_SEED = 10**6
 EARLIEST = 0.02
-"""Samplers never ask for the mean at a time below; there z_t is the latent itself."""
+"""There z_t is the latent itself; up to 50 steps no sampler asks for the mean at a time below."""
 
 
 class Stage(ABC):
@@ -125,13 +125,13 @@ class AutoencoderStage(Stage):
     def _noisy(self, latent: Tensor, sample: Sample, generator: torch.Generator) -> Tensor:
         """Latents (B, C, I, J, K) with noise of `latent_noise` of their deviations.
 
-        A frozen encoder has a table of them. Of one that learns they are the batch's own, and it may not see them as
+        A frozen encoder has a table of them. Of one that learns they are each item's own, and it may not see them as
         given: it would escape from the noise by making its latents larger and larger.
         """
         noise = self.config.latent_noise * _noise(sample, latent, generator)
         autoencoder, ratio = _autoencoder(self.modules), sample.conditions.ratio
         if self.config.train_encoder:
-            return latent + latent.std(dim=(0, 2, 3, 4), keepdim=True) * noise
+            return latent + latent.std(dim=(2, 3, 4), keepdim=True) * noise
         return autoencoder.unstandardise(autoencoder.standardise(latent, ratio) + noise, ratio)
 
     def _looks(self, sample: Sample, profile: Tensor) -> dict[str, tuple[float, Tensor]]:

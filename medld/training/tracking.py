@@ -124,8 +124,11 @@ class WandB:
         self.run.log(dict(figures), step=step)
 
     def close(self) -> None:
-        """Wait until the file is whole."""
+        """Wait until the file is whole: its service writes on after `finish`, and is done only when it has ended."""
+        import wandb
+
         self.run.finish()
+        wandb.teardown()
 
 
 KINDS: dict[str, Callable[[Path, int], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}

@@ -18,7 +18,7 @@ from medld.dataset import Fine
 from medld.nn.autoencoder import unfold
 from medld.training.apply import Applier, Sample
 from medld.training.draw import CURVE_POINTS, CURVE_TOP, Draw, Drawer, Item
-from medld.training.plan import Planner, make_plan, truncation
+from medld.training.plan import make_plan, truncation
 
 SINGLE = 2e-6
 CPU = torch.device("cpu")
@@ -62,17 +62,11 @@ def test_a_sample_replayed_from_its_seed_is_the_same(
     config = data_config(noise_share=1.0)
     samples = []
     for order in ((0, 1, 2), (2,)):
-        planner = Planner(Drawer(volumes, config, 3), IN_PLANE, seed=4, steps=6)
-        applier = Applier(volumes, CPU, "inverse", latents=True)
-        samples.append([applier.apply(planner[step]) for step in order][-1])
+        drawer, applier = Drawer(volumes, config, 3), Applier(volumes, CPU, "inverse", latents=True)
+        plans = (make_plan(drawer.draw(4, step, step / 6), IN_PLANE) for step in order)
+        samples.append([applier.apply(plan) for plan in plans][-1])
     assert len(tensors(samples[0])) > 12
     assert all(torch.equal(a, b) for a, b in zip(tensors(samples[0]), tensors(samples[1]), strict=True))
-
-
-def test_samples_of_other_steps_differ(volumes: list[Fine], data_config: Callable[..., DataConfig]) -> None:
-    planner = Planner(Drawer(volumes, data_config(), 1), IN_PLANE, seed=4, steps=6)
-    assert len(planner) == 6
-    assert planner[0].draw.seed != planner[1].draw.seed
 
 
 def test_an_unaltered_crop_is_the_source(applier: Applier, volumes: list[Fine]) -> None:
