@@ -9,8 +9,8 @@ model is compared with cubic interpolation and the baseline B on the card's vali
 
 OUT gets packs/, a run folder for each stage (its `model/` is what `--model` takes; that of mri_joint is the whole
 model), fidelity/ and detail/ with the results. The same command again goes on where it was cut, exactly. On an H100
-the one-step stage was seen to do 26 to 28 steps a second, the autoencoder 28, the joint stage 13.5
-(training_log.md), so 12,000, 2,500 and 8,000 of them take 7, 2 and 10 minutes; pipelines/train_mri.py runs one stage
+training_log.md has 25 steps a second of the one-step stage, 22 of the autoencoder and 13.5 of the joint stage, so
+12,000, 2,500 and 8,000 of them would take 8, 2 and 10 minutes; pipelines/train_mri.py runs one stage
 by the clock instead.
 """
 

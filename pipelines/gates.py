@@ -11,20 +11,25 @@ least 2 dB below the true latent. Mode `detail` is judged by `medld evaluate --m
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medld.acquisition import Acquisition, AxisAcquisition, along
+from medld.acquisition import SMALLEST_LAMBDA, AxisAcquisition, along
 from medld.checkpoint import load_model
 from medld.evaluation import load_protocol, simulate
 from medld.intensity import estimate_noise, intensity_map
 from medld.io import read_volume
 from medld.metrics import Reference
-from medld.nn.autoencoder import LatentSpace, fold, unfold
+from medld.nn.autoencoder import fold
 from medld.nn.conditions import CONTRASTS, Conditions
+from medld.nn.networks import Networks
+from medld.superres.axis import AxisPass, Dials, Strength
+from medld.superres.resolver import UNTILED_VOXELS
+from medld.superres.work import Work
 
 COLUMNS = ("B", "true latent", "projected", "bypass", "noise")
 
@@ -38,48 +43,47 @@ def main() -> None:
     options = parser.parse_args()
     networks = load_model(options.model).networks
     assert networks.autoencoder is not None, "gates are those of an autoencoder"
+    networks = networks.to(torch.device("cpu"), torch.float32)
     print(f"{'protocol':<18}{'scan':<24}" + "".join(f"{name:>13}" for name in COLUMNS))
     for protocol in options.protocol:
         rows = []
         for path in sorted(options.folder.glob("*_T1w.nii.gz")):
-            rows.append(measure(networks.autoencoder, networks.profile_map, path, protocol))
+            rows.append(measure(networks, path, protocol))
             print(f"{protocol:<18}{path.name[:22]:<24}" + "".join(f"{value:13.2f}" for value in rows[-1]))
         print(f"{protocol:<18}{'mean':<24}" + "".join(f"{value:13.2f}" for value in np.mean(rows, axis=0)))
 
 
 @torch.inference_mode()
-def measure(autoencoder: LatentSpace, profile_map: str, path: Path, protocol: str) -> list[float]:
+def measure(networks: Networks, path: Path, protocol: str) -> list[float]:
     """Foreground dB of each column for one scan."""
     volume, _ = read_volume(path)
     truth, scan = simulate(volume, load_protocol(protocol))
     units, reference = intensity_map(scan.array, "mr"), Reference(truth.array)
     fine, slab = (torch.from_numpy(units.forward(np.ascontiguousarray(v.array)))[None, None] for v in (truth, scan))
     axis = AxisAcquisition(fine.shape[-1], slab.shape[-1])
-    acquisition, wide = Acquisition((None, None, axis)), Acquisition((None, None, axis.on_profile_grid()))
-    conditions = _conditions(volume.contrast, scan.grid.spacing, axis, slab)
-    geometry = conditions.geometry()
-    true = autoencoder.encode(fold(along(axis.target_to_profile(), fine, -1)), geometry).mean
-    known = autoencoder.encode(fold(wide.crop(wide.baseline(slab))), geometry).mean
-    noise = torch.randn(true.shape, generator=torch.Generator().manual_seed(0))
-    baseline = acquisition.baseline(slab)
-
-    def score(padded: Tensor, *, project: bool = True) -> float:
-        padded = acquisition.project(padded, slab) if project else padded
-        return reference.psnr(units.inverse(acquisition.crop(padded)[0, 0].numpy()))
-
-    def decoded(latent: Tensor) -> Tensor:
-        profile = autoencoder.decode(latent, slab, geometry)
-        correction = along(axis.like(f"to_target_{profile_map}", slab), unfold(profile), -1)
-        return baseline + acquisition.pad(correction)  # type: ignore[no-any-return]
-
-    from_noise = decoded(autoencoder.unstandardise(noise, conditions.ratio))
-    return [
-        score(baseline),
-        score(decoded(true), project=False),
-        score(decoded(true)),
-        score(decoded(known)),
-        score(from_noise),
-    ]
+    one = AxisPass(
+        networks=networks,
+        axis=axis,
+        slab=slab,
+        conditions=_conditions(volume.contrast, scan.grid.spacing, axis, slab),
+        remaining=0,
+        strength=Strength(torch.tensor(0.0), torch.tensor(SMALLEST_LAMBDA), project=True),
+        dials=Dials(realism=0.0, steps=1, seed=0, untiled_voxels=UNTILED_VOXELS),
+        dtype=torch.float32,
+        work=Work(torch.device("cpu"), 1, lambda _: None),
+    )
+    unprojected = replace(one, strength=replace(one.strength, project=False))
+    true = one.decode(one.encode(fold(along(axis.target_to_profile(), fine, -1))))
+    known = one.encode(one.known_samples())
+    noise = torch.randn(known.shape, generator=torch.Generator().manual_seed(0))
+    answers = (
+        one.completed(torch.zeros_like(true)),
+        unprojected.completed(true),
+        one.completed(true),
+        one.completed(one.decode(known)),
+        one.completed(one.decode(noise)),
+    )
+    return [reference.psnr(units.inverse(answer[0, 0].numpy())) for answer in answers]
 
 
 def _conditions(contrast: str, spacing: tuple[float, float, float], axis: AxisAcquisition, slab: Tensor) -> Conditions:
