@@ -165,9 +165,7 @@ def _check_options(settings: EnhanceSettings, several: bool) -> None:
     if settings.uncertainty is not None and not _image_suffix(Path(settings.uncertainty)):
         raise ConfigError(f"--uncertainty: expected a file that ends in {known}, got {settings.uncertainty}")
     if settings.preview is not None and Path(settings.preview).suffix.lower() != ".png":
-        raise ConfigError(
-            f"--preview: expected a name that ends in .png, such as look.png, got {settings.preview}"
-        )
+        raise ConfigError(f"--preview: expected a name that ends in .png, such as look.png, got {settings.preview}")
 
 
 def _find_sources(inputs: Sequence[Path], force: bool) -> tuple[dict[Path, bool], list[Outcome]]:
