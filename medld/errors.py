@@ -14,8 +14,9 @@
       RestorationError          E_NUMERIC
 
 Each carries a reason code that stays the same over the versions, so that scripts can rely
-on it; `CODES` says what each means. The message says what was expected, what came and what
-to do. A message never holds patient data: no header text, no values of identifying fields.
+on it; `CODES` says what each means, and `WARNINGS` what those mean that a sentence of a
+report begins with. The message says what was expected, what came and what to do. A message
+never holds patient data: no header text, no values of identifying fields.
 """
 
 from __future__ import annotations
@@ -28,8 +29,17 @@ CODES: dict[str, str] = {
     "E_TRUNC": "the file ends before its data do, or its compressed stream is damaged",
     "E_TOO_BIG": "more voxels, or more memory, than is allowed",
     "E_PIXELS": "the values cannot be used: NaN, infinite or all the same",
-    "E_4D": "several volumes in one file",
+    "E_4D": "several volumes in one file or series: a time or diffusion series, a mosaic",
     "E_TOO_FEW": "too few slices, or too few pixels in a slice",
+    "E_TILT": "slices sheared against each other, as by a tilted CT gantry",
+    "E_GAP": "slices are missing between others",
+    "E_SPACING": "the slices are not evenly spaced along one line",
+    "E_DUP": "several slices at one position",
+    "E_MIXED": "images that do not belong together: localisers, other sizes or orientations, other patients",
+    "E_CODEC": "pixels in a compression that cannot be decoded",
+    "E_CHARSET": "text in an unknown or wrong character set, which could not be written back unharmed",
+    "E_BAD_ID": "an identifier that is missing, invalid or used twice",
+    "E_SEVERAL": "several volumes where one is expected",
     "E_NOTHING_TO_DO": "the target is not finer than the scan within the supported range of ratios",
     "E_SECOND_PASS": "the input is itself an output of medld",
     "E_EXISTS": "the output exists already, is the input itself, or cannot be written there",
@@ -40,6 +50,14 @@ CODES: dict[str, str] = {
     "E_MEMORY": "the machine's memory ran out",
     "E_NUMERIC": "the restoration was not finite; nothing was written",
 }
+
+WARNINGS: dict[str, str] = {
+    "W_INCOMPLETE": "slices seem to be missing at an end, by the numbers in the headers",
+    "W_DUP": "the same image was there twice and was taken once",
+    "W_SECOND_PASS": "the scan was already sharpened or denoised by a network",
+    "W_REFORMAT": "the slices were reformatted from another series, so that their true profile is not known",
+    "W_RANGE": "values outside the range of the modality",
+}  # sentences of a report that begin with one of these say what was noticed but not refused
 
 
 class MedldError(Exception):

@@ -10,6 +10,7 @@ import json
 import math
 import platform
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "RESEARCH_USE",
     "describe_file",
     "describe_grid",
+    "describe_trace",
     "describe_versions",
     "measure_peak_gib",
     "save_preview",
@@ -62,6 +64,16 @@ def describe_grid(grid: Grid) -> dict[str, Any]:
 def describe_file(path: Path) -> dict[str, str]:
     """A file's name and the sha256 of its bytes."""
     return {"file": path.name, "sha256": file_sha256(path)}
+
+
+def describe_trace(error: BaseException) -> str:
+    """Where an unexpected error came from, without its message: that may quote a header."""
+    lines = []
+    cause: BaseException | None = error
+    while cause is not None:
+        lines.append(f"{type(cause).__name__} at\n" + "".join(traceback.format_tb(cause.__traceback__)))
+        cause = cause.__cause__ or cause.__context__
+    return "caused by ".join(lines).rstrip()
 
 
 def describe_versions() -> dict[str, str]:

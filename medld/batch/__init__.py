@@ -3,10 +3,18 @@
 Files, each importing only those before it:
 
     settings    what a run may be told, and what became of an input
-    staging     several files that appear together, or not at all
-    plan        which inputs there are and what each will write
+    staging     files and folders that appear together, or not at all
+    names       what an output is called
+    inputs      one scan to restore: an image file, or a volume of a DICOM series
+    options     what options mean for the inputs that were found
+    search      which inputs there are
+    plan        what each of them will write
     prepare     what is decided about one scan before it is restored
+    outputs     a restoration and its record as files
     run         one scan after the other
+
+    survey      what there is at a path, from headers alone (`medld inspect`)
+    convert     what was read, untouched, in another format (`medld convert`)
 
 Import from these files: nothing is re-exported here, so that the command line can know the
 settings without waiting for torch.

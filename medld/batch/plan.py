@@ -1,7 +1,9 @@
-"""Plan: which inputs there are and which files each will write, before any of them is opened for good.
+"""Plan: which files each input will write, before any of them is opened for good.
 
     scan.nii.gz           -> scan_desc-sr.nii.gz, scan_desc-sr.json
     sub-01_T2w.nii.gz     -> sub-01_desc-sr_T2w.nii.gz, sub-01_desc-sr_T2w.json
+    study/ (DICOM)        -> study_desc-sr/series-3-1f2e3d4c5b6a_desc-sr/IM-0001.dcm ...,
+                             study_desc-sr/series-3-1f2e3d4c5b6a_desc-sr.json
 
 Everything that names alone can tell is refused here: missing inputs, two inputs that would get one
 name, outputs that exist, outputs that would replace an input.
@@ -15,16 +17,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medld.batch.settings import EnhanceSettings, Outcome
-from medld.errors import ConfigError, InputError, MedldError, OutputError
-from medld.io import SUFFIXES, read_header, sidecar_path, split_suffix
+from medld.batch.inputs import ImageFile, Input, files_of
+from medld.batch.names import clean_mark, image_suffix
+from medld.batch.options import becomes_image, check_options, is_nifti
+from medld.batch.search import Found, find_inputs
+from medld.batch.settings import EnhanceSettings, Outcome, label
+from medld.errors import ConfigError, OutputError
+from medld.io import sidecar_path
 
-__all__ = ["Job", "Plan", "make_plan", "name_output"]
+__all__ = ["Job", "Plan", "make_plan"]
 
-BIDS_NAME = re.compile(r"(?P<entities>sub-[A-Za-z0-9+]+(?:_[A-Za-z]+-[A-Za-z0-9+]+)*)_(?P<suffix>[A-Za-z0-9]+)")
-DESC_ENTITY = re.compile(r"(?<=_desc-)[A-Za-z0-9+]+")
-MARK = re.compile(r"[A-Za-z0-9_+-]+")
-"""What a suffix behind `desc-sr` may be: anything that cannot leave the folder."""
+SERIES_FILE = re.compile(r"IM-\d+\.dcm")
+"""What a series folder of ours holds, and nothing else: only such a folder is ever replaced."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +36,46 @@ class Job:
     """One input and the files it will write.
 
     Args:
-        path: The input.
-        explicit: Named by the caller, rather than met in a folder.
-        output: The restored volume.
+        input: The scan.
+        output: The restored volume: a file, or the folder of a DICOM series.
         sidecar: Its record.
+        dicom: Whether the output is a DICOM series.
         uncertainty: Standard deviation over samples, or None.
         preview: Before/after picture, or None.
         report: Copy of the record, or None.
     """
 
-    path: Path
-    explicit: bool
+    input: Input
     output: Path
     sidecar: Path
+    dicom: bool = False
     uncertainty: Path | None = None
     preview: Path | None = None
     report: Path | None = None
 
     @property
+    def path(self) -> Path:
+        """What the caller named, or a file met below it."""
+        return self.input.path
+
+    @property
+    def explicit(self) -> bool:
+        """Named by the caller, rather than met in a folder."""
+        return self.input.explicit
+
+    @property
+    def part(self) -> str:
+        """Which part of `path` it is, empty for all of it."""
+        return self.input.part
+
+    @property
+    def label(self) -> str:
+        """What a person at the terminal calls the input."""
+        return label(self.path, self.part)
+
+    @property
     def targets(self) -> tuple[Path, ...]:
-        """Every file the job writes, the output last: where it stands, the rest stands too."""
+        """Everything the job writes, the output last: where it stands, the rest stands too."""
         extras = (self.uncertainty, self.preview, self.report, self.sidecar, self.output)
         return tuple(path for path in extras if path is not None)
 
@@ -75,218 +99,153 @@ class Plan:
 class Claims:
     """Who wants to write which file, by real path, and which files must stay as they are."""
 
-    targets: dict[str, list[Path]]
+    targets: dict[str, list[Job]]
     protected: frozenset[str]
 
     @classmethod
-    def of(cls, jobs: Sequence[Job]) -> Claims:
+    def of(cls, jobs: Sequence[Job], found: Found) -> Claims:
         """The claims of all jobs together."""
-        targets: dict[str, list[Path]] = {}
+        targets: dict[str, list[Job]] = {}
         for job in jobs:
             for target in job.targets:
-                for file in _files_of(target):
-                    targets.setdefault(os.path.realpath(file), []).append(job.path)
-        # A scan's JSON sidecar is as much the caller's data as the scan.
-        inputs = (path for job in jobs for path in (*_files_of(job.path), sidecar_path(job.path)))
-        return cls(targets, frozenset(os.path.realpath(path) for path in inputs))
+                for file in files_of(target):
+                    targets.setdefault(os.path.realpath(file), []).append(job)
+        originals = {os.path.realpath(file) for item in found.inputs for file in item.files}
+        return cls(targets, frozenset(originals | found.originals))
 
 
 def make_plan(inputs: Sequence[Path], settings: EnhanceSettings) -> Plan:
     """Find the inputs, name their outputs and refuse what the names forbid.
 
     Args:
-        inputs: Files, or folders that are searched recursively for images (hidden names left out).
+        inputs: Files, or folders that are searched recursively (hidden names left out).
         settings: The options.
 
     Raises:
         ConfigError: If an option makes no sense for these inputs.
         OutputError: If the report on several inputs exists already.
     """
-    several = len(inputs) > 1 or any(path.is_dir() for path in inputs)
-    _check_options(settings, several)
-    sources, outcomes = _find_sources(inputs, settings.force)
-    jobs = [_name_files(path, explicit, settings, several) for path, explicit in sources.items()]
-    claims = Claims.of(jobs)
-    reasons = {job.path: _refuse_targets(job, claims, settings.overwrite) for job in jobs}
-    refusals = {path: reason for path, reason in reasons.items() if reason}
-    outcomes += [Outcome(path, "refused", OutputError.code, reason) for path, reason in refusals.items()]
-    report = settings.report if several else None
+    found = find_inputs(inputs, settings)
+    several = _are_several(inputs, found)
+    check_options(settings, several=several, dicom=found.dicom)
+    outcomes = found.outcomes
+    if settings.format == "dicom":
+        outcomes = outcomes + [_refuse_conversion(item) for item in found.inputs if item.series is None]
+        found = replace(found, inputs=[item for item in found.inputs if item.series is not None])
+    # A report on DICOM lists what was left out too, so it is never one record.
+    together = several or found.dicom
+    jobs = [_name_files(item, settings, several, together) for item in found.inputs]
+    claims = Claims.of(jobs, found)
+    reasons = [_refuse_targets(job, claims, settings.overwrite) for job in jobs]
+    refusals = [(job, reason) for job, reason in zip(jobs, reasons, strict=True) if reason]
+    outcomes = outcomes + [Outcome(j.path, "refused", OutputError.code, r, part=j.part) for j, r in refusals]
+    report = settings.report if together else None
     if report is not None:
-        if os.path.realpath(report) in claims.targets:
-            raise OutputError(f"--report: {report} is written for one of the inputs; name another file")
-        if reason := _refuse_file(report, claims.protected, settings.overwrite):
-            raise OutputError(f"--report: {reason}")
-    return Plan(tuple(job for job in jobs if job.path not in refusals), tuple(outcomes), report)
+        _check_report(report, claims, settings.overwrite)
+    kept = tuple(job for job, reason in zip(jobs, reasons, strict=True) if not reason)
+    return Plan(kept, tuple(outcomes), report)
 
 
-def name_output(path: Path, mark: str = "sr") -> str:
-    """Name of the output of `path`: `desc-sr` before a BIDS suffix, else at the end.
-
-    A BIDS name holds one `desc` at most, so one that is there is extended.
-
-    >>> name_output(Path("sub-01_ses-1_T2w.nii.gz"))
-    'sub-01_ses-1_desc-sr_T2w.nii.gz'
-    >>> name_output(Path("sub-01_desc-preproc_T2w.nii"))
-    'sub-01_desc-preprocsr_T2w.nii'
-    >>> name_output(Path("my scan.mha"))
-    'my scan_desc-sr.mha'
-    """
-    stem, suffix = _split_name(path)
-    bids = BIDS_NAME.fullmatch(stem)
-    if bids is None:
-        return f"{stem}_desc-{mark}{suffix}"
-    entities = bids["entities"]
-    if DESC_ENTITY.search(entities):
-        entities = DESC_ENTITY.sub(lambda match: match[0] + mark, entities)
-    else:
-        entities += f"_desc-{mark}"
-    return f"{entities}_{bids['suffix']}{suffix}"
+def _are_several(inputs: Sequence[Path], found: Found) -> bool:
+    """Whether options name suffixes rather than files: several inputs, or a folder of images."""
+    if len(inputs) != 1 or len(found.inputs) > 1:
+        return True
+    only_dicom = found.dicom and all(item.series is not None for item in found.inputs)
+    return inputs[0].is_dir() and not only_dicom
 
 
-def _check_options(settings: EnhanceSettings, several: bool) -> None:
-    """Refuse file options that do not fit one input, or several."""
-    known = ", ".join(SUFFIXES)
-    output = settings.output
-    if output is not None and not output.is_dir():
-        if several and (output.exists() or _image_suffix(output)):
-            raise ConfigError(f"-o: for several inputs expected a folder, got the file name {output}")
-        if output.exists() and not _image_suffix(output):
-            raise ConfigError(f"-o: expected a folder or a file that ends in {known}, got {output}")
-        if output.suffix and not _image_suffix(output):
-            raise ConfigError(f"-o: expected a file that ends in {known}, or a folder, got {output}")
-    if several:
-        for option, mark in (("uncertainty", settings.uncertainty), ("preview", settings.preview)):
-            if mark is not None and not MARK.fullmatch(_clean_mark(mark)):
-                raise ConfigError(
-                    f"--{option}: for several inputs expected a suffix of letters, digits, - and _, "
-                    f"which is put behind desc-sr, got {mark}"
-                )
-        return
-    if settings.uncertainty is not None and not _image_suffix(Path(settings.uncertainty)):
-        raise ConfigError(f"--uncertainty: expected a file that ends in {known}, got {settings.uncertainty}")
-    if settings.preview is not None and Path(settings.preview).suffix.lower() != ".png":
-        raise ConfigError(f"--preview: expected a name that ends in .png, such as look.png, got {settings.preview}")
+def _refuse_conversion(item: Input) -> Outcome:
+    """Nothing but DICOM becomes DICOM: an image file does not know whose scan it is."""
+    reason = "--format dicom needs DICOM as its input, got an image file; leave the option out"
+    return Outcome(item.path, "refused" if item.explicit else "skipped", ConfigError.code, reason)
 
 
-def _find_sources(inputs: Sequence[Path], force: bool) -> tuple[dict[Path, bool], list[Outcome]]:
-    """Inputs to work on, each once, with whether the caller named it; and what is left out already."""
-    sources: dict[Path, bool] = {}
-    outcomes: list[Outcome] = []
-    seen: set[str] = set()
-    for path in [p for p in inputs if not p.is_dir()]:
-        if os.path.abspath(path) not in seen:
-            seen.add(os.path.abspath(path))
-            if path.exists():
-                sources[path] = True
-            else:
-                reason = "no such file or folder; check the path"
-                outcomes.append(Outcome(path, "refused", InputError.code, reason))
-    for folder in [p for p in inputs if p.is_dir()]:
-        for path in _walk(folder):
-            if os.path.abspath(path) in seen:
-                continue
-            seen.add(os.path.abspath(path))
-            skipped = _skip_by_header(path, force)
-            if skipped is None:
-                sources[path] = False
-            else:
-                outcomes.append(skipped)
-    return sources, outcomes
-
-
-def _walk(folder: Path) -> list[Path]:
-    """Image files below a folder, sorted; a broken link counts, so that it is refused and not overlooked."""
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # Hidden: macOS puts a "._scan.nii.gz" that is no image beside every file on a foreign disk.
-        found += [Path(parent, n) for n in sorted(names) if not n.startswith(".") and _image_suffix(Path(n))]
-    return found
-
-
-def _skip_by_header(path: Path, force: bool) -> Outcome | None:
-    """Why a file met in a folder is left out, if its header says so; an unreadable one is left to the run."""
-    try:
-        header = read_header(path)
-    except MedldError:
-        return None
-    if header.second_pass:
-        return Outcome(path, "skipped", "E_SECOND_PASS", "an output of medld")
-    if header.named_label and not force:
-        return Outcome(path, "skipped", "E_NOT_IMAGE", "a label map")
-    return None
-
-
-def _name_files(path: Path, explicit: bool, settings: EnhanceSettings, several: bool) -> Job:
+def _name_files(item: Input, settings: EnhanceSettings, several: bool, together: bool) -> Job:
     """The files that one input writes."""
-    output = path.with_name(name_output(path))
-    if settings.output is not None:
-        is_file = not several and _image_suffix(settings.output) and not settings.output.is_dir()
-        output = settings.output if is_file else settings.output / output.name
-    job = Job(path, explicit, output, sidecar_path(output))
-    if not several:
+    is_file = becomes_image(settings, several) and settings.output is not None and image_suffix(settings.output)
+    dicom = item.series is not None and not becomes_image(settings, several)
+    suffix = None if dicom else _suffix_of(item, settings)
+    output = (settings.output or item.home) / item.name_output("sr", suffix)
+    if is_file:
+        assert settings.output is not None
+        output = settings.output
+    job = Job(item, output, sidecar_path(output), dicom)
+    if not together:
         # The sidecar stands there anyway: asking for it as the report is no collision.
         wants_copy = settings.report is not None and not _is_same(settings.report, job.sidecar)
+        job = replace(job, report=settings.report if wants_copy else None)
+    if not several:
         return replace(
             job,
             uncertainty=None if settings.uncertainty is None else Path(settings.uncertainty),
             preview=None if settings.preview is None else Path(settings.preview),
-            report=settings.report if wants_copy else None,
         )
     if settings.uncertainty is not None:
-        spread = name_output(path, "sr" + _clean_mark(settings.uncertainty))
+        spread = item.name_output("sr" + clean_mark(settings.uncertainty), ".dcm" if dicom else suffix)
         job = replace(job, uncertainty=output.with_name(spread))
     if settings.preview is not None:
-        picture = _split_name(Path(name_output(path, "sr" + _clean_mark(settings.preview))))[0]
-        job = replace(job, preview=output.with_name(picture + ".png"))
+        job = replace(job, preview=output.with_name(item.name_output("sr" + clean_mark(settings.preview), ".png")))
     return job
+
+
+def _suffix_of(item: Input, settings: EnhanceSettings) -> str | None:
+    """File suffix of an image output; None for the input's own."""
+    if isinstance(item, ImageFile) and (settings.format == "auto" or is_nifti(image_suffix(item.path))):
+        return None
+    return ".nii.gz"
+
+
+def _check_report(report: Path, claims: Claims, overwrite: bool) -> None:
+    """Refuse a report on several inputs that must not be written."""
+    if os.path.realpath(report) in claims.targets:
+        raise OutputError(f"--report: {report} is written for one of the inputs; name another file")
+    if reason := _refuse_file(report, str(report), claims, overwrite):
+        raise OutputError(f"--report: {reason}")
 
 
 def _refuse_targets(job: Job, claims: Claims, overwrite: bool) -> str:
     """Why the files of a job must not be written, in one sentence; empty if they may."""
-    for target in [file for image in job.targets for file in _files_of(image)]:
+    for target in [file for image in job.targets for file in files_of(image)]:
+        # A report quotes this sentence, and a folder of DICOM is often called after the patient.
+        name = target.name if job.part else str(target)
         claimants = claims.targets[os.path.realpath(target)]
         if len(claimants) > 1:
-            rivals = sorted({str(path) for path in claimants if path != job.path})
+            rivals = sorted({rival.part or str(rival.path) for rival in claimants if rival is not job})
             source = f"{' and '.join(rivals)} would" if rivals else "two files of this input would"
-            return f"{source} be written to {target} too; choose other names, or enhance them one by one"
-        if reason := _refuse_file(target, claims.protected, overwrite):
+            return f"{source} be written to {name} too; choose other names, or enhance them one by one"
+        refuse = _refuse_folder if job.dicom and target == job.output else _refuse_file
+        if reason := refuse(target, name, claims, overwrite):
             return reason
     return ""
 
 
-def _refuse_file(target: Path, protected: frozenset[str], overwrite: bool) -> str:
-    """Why one file must not be written, in one sentence; empty if it may."""
-    if os.path.realpath(target) in protected:
-        return f"{target} is an input, or its sidecar, and is never replaced; name another output with -o"
+def _refuse_file(target: Path, name: str, claims: Claims, overwrite: bool) -> str:
+    """Why one file, called `name`, must not be written, in one sentence; empty if it may."""
+    if os.path.realpath(target) in claims.protected:
+        return f"{name} is an input, or its sidecar, and is never replaced; name another output with -o"
     if target.is_dir():
-        return f"{target} is a folder; name another output with -o"
+        return f"{name} is a folder; name another output with -o"
     if os.path.lexists(target) and not overwrite:
-        return f"{target} exists; add --overwrite to replace it, or name another output with -o"
+        return f"{name} exists; add --overwrite to replace it, or name another output with -o"
+    return ""
+
+
+def _refuse_folder(target: Path, name: str, claims: Claims, overwrite: bool) -> str:
+    """Why a series folder, called `name`, must not be written, in one sentence; empty if it may."""
+    inside = os.path.realpath(target) + os.sep
+    if any(path.startswith(inside) for path in claims.protected):
+        return f"{name} holds an input, which is never replaced; name another output with -o"
+    if any(path.startswith(inside) for path in claims.targets):
+        return f"another output would lie in {name}, which holds one series; name it elsewhere"
+    if not os.path.lexists(target):
+        return ""
+    if not overwrite:
+        return f"{name} exists; add --overwrite to replace it, or name another output with -o"
+    if target.is_symlink() or not target.is_dir() or not all(SERIES_FILE.fullmatch(p.name) for p in target.iterdir()):
+        return f"{name} is no series folder of medld and is not replaced; name another output with -o"
     return ""
 
 
 def _is_same(first: Path, second: Path) -> bool:
     """Whether two paths are one file, existing or not."""
     return os.path.realpath(first) == os.path.realpath(second)
-
-
-def _files_of(image: Path) -> tuple[Path, ...]:
-    """The files an image consists of: an .mhd header has its voxels beside it."""
-    return (image, image.with_suffix(".raw")) if image.suffix.lower() == ".mhd" else (image,)
-
-
-def _image_suffix(path: Path) -> str:
-    """The image suffix of a file name, empty if it has none."""
-    return split_suffix(path)[1]
-
-
-def _split_name(path: Path) -> tuple[str, str]:
-    """A file name without its suffix, and that suffix, be it an image's or another."""
-    stem, suffix = split_suffix(path)
-    return (stem, suffix) if suffix else (path.stem, path.suffix)
-
-
-def _clean_mark(mark: str) -> str:
-    """A suffix option without the file ending that a caller may have added to it."""
-    return mark if "/" in mark else _split_name(Path(mark))[0]

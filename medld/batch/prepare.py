@@ -7,15 +7,15 @@ read, what the voxels tell (a label map, NaN) before the target is discussed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 
 import psutil
 
+from medld.batch.inputs import Head, Input
 from medld.batch.settings import EnhanceSettings
 from medld.errors import InputError
 from medld.geometry import Grid, Target, choose_target, coarsest_first
-from medld.io import Header, Storage, read_header, read_sidecar, read_volume
+from medld.io import Storage
 from medld.superres import Request, SuperResolver
 from medld.volume import Volume
 
@@ -34,7 +34,7 @@ class Thickness:
 
     Args:
         per_axis: mm per array axis, None for the spacing.
-        source: "option", "sidecar" or "spacing".
+        source: "option", "sidecar", "header" (of DICOM) or "spacing".
         warnings: Sentences for the report.
     """
 
@@ -64,11 +64,11 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare_scan(path: Path, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float) -> Prepared:
+def prepare_scan(item: Input, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float) -> Prepared:
     """Read a scan and settle its modality, slice thickness, target and memory.
 
     Args:
-        path: The scan.
+        item: The scan.
         settings: The options.
         resolver: Says how much memory a restoration needs.
         limit_gib: Most memory it may need (GiB).
@@ -78,11 +78,11 @@ def prepare_scan(path: Path, settings: EnhanceSettings, resolver: SuperResolver,
         GridError: If its header holds no usable geometry.
         ConfigError: If the options do not fit the scan.
     """
-    header = read_header(path)
-    reading, ignored = _read_thickness(path)
-    if not header.second_pass:  # else `read_volume` refuses it for that, whatever its size
-        _refuse_too_big(header, settings, reading, resolver, limit_gib)
-    volume, storage = read_volume(path, force=settings.force)
+    head = item.examine()
+    if not head.second_pass:  # else reading refuses it for that, whatever its size
+        _refuse_too_big(head, settings, resolver, limit_gib)
+    volume, storage = item.load(force=settings.force)
+    notes = head.warnings
     if settings.modality != "auto":
         volume = replace(
             volume,
@@ -90,32 +90,36 @@ def prepare_scan(path: Path, settings: EnhanceSettings, resolver: SuperResolver,
             provenance={**volume.provenance, "modality_from": "the option --modality"},
         )
     elif volume.modality == "unknown":
-        ignored += ("neither MR nor CT by its name or sidecar: restored as MR; see --modality",)
-    request, thickness = _build_request(volume.grid, settings, reading, limit_gib)
+        where = "its header" if head.stated_by == "header" else "its name or sidecar"
+        notes += (f"neither MR nor CT by {where}: restored as MR; see --modality",)
+    request, thickness = _build_request(volume.grid, settings, head, limit_gib)
     need = resolver.estimate_memory_gib(volume.grid, request)
     _check_memory(need, limit_gib)
-    warnings = (*storage.warnings, *ignored, *thickness.warnings)
+    warnings = tuple(dict.fromkeys((*storage.warnings, *notes, *thickness.warnings)))
     return Prepared(volume, storage, request, thickness, need, warnings)
 
 
-def choose_thickness(grid: Grid, target: Target, option: float | None, sidecar: float | None) -> Thickness:
-    """Slice thickness from the option, else the scan's sidecar, else the spacing.
+def choose_thickness(
+    grid: Grid, target: Target, option: float | None, stated: float | None, stated_by: str = "sidecar"
+) -> Thickness:
+    """Slice thickness from the option, else as the scan's sidecar or header states it, else the spacing.
 
     It belongs to the slice axis, the coarsest one. An isotropic scan has none: there an option
-    holds for every restored axis, and a sidecar's value is left alone.
+    holds for every restored axis, and a stated value is left alone.
 
     Args:
         grid: The scan's grid.
         target: What it is brought to.
         option: Thickness (mm) that the caller names, or None.
-        sidecar: `SliceThickness` (mm) of the scan's sidecar, or None.
+        stated: `SliceThickness` (mm) of the scan, or None.
+        stated_by: Who states it, "sidecar" or "header".
     """
-    if option is None and (sidecar is None or target.isotropic):
-        if sidecar is not None and abs(sidecar / max(grid.spacing) - 1) > 0.01:
-            unused = f"the sidecar's SliceThickness of {sidecar:g} mm is not used: the scan is isotropic"
+    if option is None and (stated is None or target.isotropic):
+        if stated is not None and abs(stated / max(grid.spacing) - 1) > 0.01:
+            unused = f"the {stated_by}'s SliceThickness of {stated:g} mm is not used: the scan is isotropic"
             return Thickness(warnings=(unused,))
         return Thickness()
-    value, source = (option, "option") if option is not None else (sidecar, "sidecar")
+    value, source = (option, "option") if option is not None else (stated, stated_by)
     assert value is not None
     slice_axis = coarsest_first(grid)[0]
     axes = target.axes if target.isotropic else tuple(a for a in target.axes if a == slice_axis)
@@ -160,22 +164,10 @@ def _control_group_limit() -> float:
     return min(limits, default=float("inf"))
 
 
-def _read_thickness(path: Path) -> tuple[float | None, tuple[str, ...]]:
-    """`SliceThickness` (mm) of a scan's JSON sidecar, or None; and a warning if it is unusable."""
-    value = read_sidecar(path).get("SliceThickness")
-    if value is None:
-        return None, ()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value > 0):
-        return None, ("the sidecar's SliceThickness is not used: expected a positive number of mm",)
-    return float(value), ()
-
-
-def _build_request(
-    grid: Grid, settings: EnhanceSettings, reading: float | None, limit_gib: float
-) -> tuple[Request, Thickness]:
-    """What is wanted of a scan on `grid`, and its slice thickness; `reading` is the sidecar's (mm)."""
+def _build_request(grid: Grid, settings: EnhanceSettings, head: Head, limit_gib: float) -> tuple[Request, Thickness]:
+    """What is wanted of a scan on `grid`, and its slice thickness."""
     target = choose_target(grid, spacing=settings.spacing, factor=settings.factor)
-    thickness = choose_thickness(grid, target, settings.slice_thickness, reading)
+    thickness = choose_thickness(grid, target, settings.slice_thickness, head.slice_thickness, head.stated_by)
     request = Request(
         target=target,
         thickness=thickness.per_axis,
@@ -191,20 +183,14 @@ def _build_request(
     return request, thickness
 
 
-def _refuse_too_big(
-    header: Header,
-    settings: EnhanceSettings,
-    reading: float | None,
-    resolver: SuperResolver,
-    limit_gib: float,
-) -> None:
+def _refuse_too_big(head: Head, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float) -> None:
     """Refuse by the header alone, so that nothing large is allocated."""
-    _check_memory(header.read_bytes / GIB, limit_gib)
+    _check_memory(head.read_bytes / GIB, limit_gib)
     try:
-        request, _ = _build_request(header.grid, settings, reading, limit_gib)
+        request, _ = _build_request(head.grid, settings, head, limit_gib)
     except InputError:
         return  # nothing to do: said once the voxels have shown that this is a scan at all
-    _check_memory(resolver.estimate_memory_gib(header.grid, request), limit_gib)
+    _check_memory(resolver.estimate_memory_gib(head.grid, request), limit_gib)
 
 
 def _check_memory(need_gib: float, limit_gib: float) -> None:

@@ -15,26 +15,24 @@ from typing import Any, Protocol
 
 import torch
 
-from medld import __version__
+from medld.batch.outputs import Made, describe_output, write_output, write_spread
 from medld.batch.plan import Job, Plan
 from medld.batch.prepare import Prepared, find_memory_limit, prepare_scan
 from medld.batch.settings import BASELINE, DEFAULT_MODEL, EnhanceSettings, Outcome
 from medld.batch.staging import staged
 from medld.checkpoint import Model, list_models, load_model
 from medld.errors import ConfigError, LabelMapError, MedldError, OutputError, RestorationError
-from medld.io import OUTPUT_MARK, Storage, write_volume
 from medld.io.formats import format_of
 from medld.report import (
     RESEARCH_USE,
-    describe_file,
     describe_grid,
+    describe_trace,
     describe_versions,
     measure_peak_gib,
     save_preview,
     write_json,
 )
 from medld.superres import Residual, Restoration, SuperResolver
-from medld.volume import Volume
 
 __all__ = ["Listener", "run_plan"]
 
@@ -129,74 +127,69 @@ def _do(job: Job, run: _Run) -> Outcome:
     except (MemoryError, torch.OutOfMemoryError):
         code, reason = "E_TOO_BIG", "memory ran out; lower --memory, or ask for a coarser --spacing"
     except Exception as error:  # one bad file must not stop the rest, whatever it does to us
-        # Its message may quote the file: it goes to the person at the terminal, not into a report.
+        # Its message may quote the file and so the patient: nobody is shown it.
         code, reason = "E_INTERNAL", f"{type(error).__name__}, a defect of medld; --verbose shows where"
-        logger.debug("the restoration failed", exc_info=True)
-    return Outcome(job.path, "failed", code, reason)
+        logger.debug("the restoration failed: %s", describe_trace(error))
+    return Outcome(job.path, "failed", code, reason, part=job.part)
 
 
 def _explain(job: Job, error: MedldError) -> Outcome:
     """The outcome of an error that has a code."""
     if isinstance(error, RestorationError | OutputError) or error.code == "E_INTERNAL":
-        return Outcome(job.path, "failed", error.code, str(error))
+        return Outcome(job.path, "failed", error.code, str(error), part=job.part)
     if isinstance(error, LabelMapError) and not job.explicit:
-        return Outcome(job.path, "skipped", error.code, "a label map")
-    return Outcome(job.path, "refused", error.code, str(error))
+        return Outcome(job.path, "skipped", error.code, "a label map", part=job.part)
+    return Outcome(job.path, "refused", error.code, str(error), part=job.part)
 
 
 def _enhance(job: Job, run: _Run) -> Outcome:
     """Read, restore and write one volume."""
     start = time.perf_counter()
-    prepared = prepare_scan(job.path, run.settings, run.resolver, run.limit_gib)
+    prepared = prepare_scan(job.input, run.settings, run.resolver, run.limit_gib)
     reading = time.perf_counter() - start
     run.listener.started(job, prepared)
     if run.dry_run:
         files = ", ".join(str(target) for target in reversed(job.targets))
-        return Outcome(job.path, "planned", reason=f"would write {files}", output=job.output)
+        return Outcome(job.path, "planned", reason=f"would write {files}", output=job.output, part=job.part)
     restoration = run.resolver.restore(prepared.volume, prepared.request, run.listener.progressed)
     if job.uncertainty is not None and restoration.spread is None:
         raise ConfigError(
             f"--uncertainty: {restoration.method} draws no samples; leave it out, or name another --model"
         )
     restoration = replace(restoration, timings={"read": reading, **restoration.timings})
-    storage = prepared.storage.converted_to(format_of(job.output))
+    storage = prepared.storage if job.dicom else prepared.storage.converted_to(format_of(job.output))
     prepared = replace(prepared, warnings=tuple(dict.fromkeys((*prepared.warnings, *storage.warnings))))
     try:
         record = _write(job, run, replace(prepared, storage=storage), restoration, start)
     except OSError as error:
+        folder = "the folder of the output" if job.part else job.output.parent
         raise OutputError(
-            f"{job.output.parent} cannot be written: {error.strerror}; make room, or name a folder with -o"
+            f"{folder} cannot be written: {error.strerror}; make room, or name a folder with -o"
         ) from error
-    return Outcome(job.path, "done", output=job.output, record=record)
+    return Outcome(job.path, "done", output=job.output, record=record, part=job.part)
 
 
 def _write(job: Job, run: _Run, prepared: Prepared, restoration: Restoration, start: float) -> dict[str, Any]:
     """Write all files of a job, and return its record; `start` is when the job began."""
     begin = time.perf_counter()
-    scan, storage = prepared.volume, prepared.storage
+    scan, made = prepared.volume, Made(run.settings, run.model)
     with staged(job.targets) as where:
-        stored = write_volume(where[job.output], restoration.volume, storage, description=_describe("sr"))
+        stored = write_output(where[job.output], job, restoration.volume, prepared, made)
         # What is reported must be true of the file, so it is measured after rounding.
         output = restoration.volume.with_array(stored)
         residual = run.resolver.residual(output, scan, prepared.request, restoration.noise)
         if job.uncertainty is not None:
-            _write_spread(where[job.uncertainty], restoration.spread, storage)
+            write_spread(where[job.uncertainty], job, restoration.spread, prepared, made)
         if job.preview is not None:
             save_preview(where[job.preview], scan, output)
         now = time.perf_counter()
         restoration.timings.update(write=now - begin, total=now - start)
         record = _build_record(job, run, prepared, restoration, residual)
-        record["output"] |= {"sha256": describe_file(where[job.output])["sha256"]}
+        record["output"] = {**describe_output(where[job.output], job, prepared.storage), **record["output"]}
         for path in (job.sidecar, job.report):
             if path is not None:
                 write_json(where[path], record)
     return record
-
-
-def _write_spread(path: Path, spread: Volume | None, storage: Storage) -> None:
-    """Write the standard deviation over samples, unrounded: it is small beside the scan's values."""
-    assert spread is not None, "checked before anything was written"
-    write_volume(path, spread, storage.as_float32(), description=_describe("sd"))
 
 
 def _build_record(
@@ -210,13 +203,8 @@ def _build_record(
         "use": RESEARCH_USE,
         "method": restoration.method,
         "model": {"name": model.name, "sha256": dict(model.sha256)} if model else None,
-        "input": describe_file(job.path) | {"grid": describe_grid(scan.grid)},
-        "output": {
-            "file": job.output.name,
-            "dtype": str(prepared.storage.dtype),
-            "grid": describe_grid(target.grid),
-            "notes": list(target.notes),
-        },
+        "input": job.input.describe() | {"grid": describe_grid(scan.grid)},
+        "output": {"grid": describe_grid(target.grid), "notes": list(target.notes)},
         "scan": {
             "modality": scan.modality,
             "modality_from": scan.provenance.get("modality_from"),
@@ -252,17 +240,25 @@ def _describe_memory(run: _Run, prepared: Prepared) -> dict[str, float | None]:
 
 def _write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write one document on all inputs, those included that were not restored."""
-    entries = [
-        {"file": o.path.name, "status": o.status, "code": o.code, "reason": o.reason, "record": o.record}
-        for o in outcomes
-    ]
+    document = {
+        "use": RESEARCH_USE,
+        "versions": describe_versions(),
+        "inputs": [_describe_outcome(outcome) for outcome in outcomes],
+    }
     try:
         with staged([path]) as where:
-            write_json(where[path], {"use": RESEARCH_USE, "versions": describe_versions(), "inputs": entries})
+            write_json(where[path], document)
     except OSError as error:
         raise OutputError(f"--report: cannot be written: {error.strerror}; name another file") from error
 
 
-def _describe(kind: str) -> str:
-    """What the header of an output says, and by which it is known again."""
-    return f"{OUTPUT_MARK} {__version__} {kind}"
+def _describe_outcome(outcome: Outcome) -> dict[str, Any]:
+    """One input of a report; a file or folder of DICOM may be called after the patient, so only its part is."""
+    entry = {
+        "file": outcome.part or outcome.path.name,
+        "status": outcome.status,
+        "code": outcome.code,
+        "reason": outcome.reason,
+        "record": outcome.record,
+    }
+    return entry | ({"files": list(outcome.files)} if outcome.files else {})

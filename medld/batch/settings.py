@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from medld.errors import ConfigError
 
-__all__ = ["BASELINE", "CHOICES", "DEFAULT_MODEL", "EnhanceSettings", "Outcome"]
+__all__ = ["BASELINE", "CHOICES", "DEFAULT_MODEL", "EnhanceSettings", "Outcome", "label"]
 
 DEFAULT_MODEL = "mri"
 BASELINE = "baseline"
@@ -25,12 +25,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "consistency": ("auto", "exact", "gated", "off"),
     "slice_profile": ("gaussian", "box", "slr"),
     "mode": ("fidelity", "balanced", "detail"),
+    "format": ("auto", "dicom", "nifti"),
 }
 """Options with named choices; the first is the default."""
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-NOT_SETTINGS = ("output", "report", "preview", "uncertainty", "overwrite")
-"""Where files go says nothing about what is in them, and a path may hold a name."""
+NOT_SETTINGS = ("output", "report", "preview", "uncertainty", "overwrite", "format", "series")
+"""Where files go says nothing about what is in them; a path, or a series' description, may hold a name."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class EnhanceSettings:
         preview: PNG file (one input), or suffix behind "desc-sr" (several), of a before/after picture.
         overwrite: Replace outputs that exist; an input is never replaced.
         force: Take label maps for scans.
+        series: Of a DICOM input: number, UID, pattern of the description, or "all"; None takes the only one.
+        format: "auto" (DICOM for DICOM, else the scan's own), "dicom" or "nifti".
 
     Raises:
         ConfigError: If a value is out of its range or two options contradict one another.
@@ -85,6 +88,8 @@ class EnhanceSettings:
     preview: str | None = None
     overwrite: bool = False
     force: bool = False
+    series: str | None = None
+    format: str = "auto"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -139,13 +144,16 @@ class Outcome:
     """What became of one input.
 
     Args:
-        path: The input.
+        path: The input, as the caller named it or as it was met in a folder.
         status: "done"; "planned" (a dry run); "skipped" (met in a folder, not a scan to restore);
             "refused" (the input's or the caller's fault); "failed" (ours, or the machine's).
         code: Reason code, empty when done or planned.
         reason: One sentence.
         output: The file that was written or would be.
         record: Content of the sidecar, None unless done.
+        part: Which part of the input, if it is DICOM; such an input's own path may name a patient
+            and stays out of reports.
+        files: Names without meaning of the skipped files that this is about.
     """
 
     path: Path
@@ -154,6 +162,18 @@ class Outcome:
     reason: str = ""
     output: Path | None = None
     record: Mapping[str, Any] | None = None
+    part: str = ""
+    files: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What a person at the terminal calls it."""
+        return label(self.path, self.part)
+
+
+def label(path: Path, part: str) -> str:
+    """An input, or a part of it, as it is printed."""
+    return f"{path} ({part})" if part else str(path)
 
 
 def _dashed(name: str) -> str:

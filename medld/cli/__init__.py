@@ -2,6 +2,9 @@
 
     options     arguments and their help
     terminal    what is printed while scans are restored
+    table       rows of text below one another
+
+and a file for each command that brings its own arguments.
 
 Exit codes:
 
@@ -21,22 +24,19 @@ import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from types import FrameType
 
 from medld.batch.settings import EnhanceSettings, Outcome
-from medld.cli import data, export, finetune, latent
+from medld.cli import convert, data, export, finetune, inspect, latent
 from medld.cli.options import DEFAULTS, parse
+from medld.cli.signals import removed_when_terminated
 from medld.errors import MedldError, OutputError
 
 __all__ = ["main"]
 
 INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
 BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows has no name for
 
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     commands = {"enhance": _enhance, "evaluate": _evaluate, "train": _train, "info": _info}
-    for module in (finetune, data, latent, export):
+    for module in (inspect, convert, finetune, data, latent, export):
         commands[module.__name__.rpartition(".")[2]] = partial(module.run, say=_say)
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
@@ -80,7 +80,7 @@ def _enhance(options: argparse.Namespace) -> int:
         logging.basicConfig(format="%(name)s: %(message)s")
         logging.getLogger("medld").setLevel(logging.DEBUG)
     plan = make_plan(options.inputs, settings)
-    with Terminal(quiet=options.quiet, verbose=options.verbose) as terminal, _removed_when_terminated():
+    with Terminal(quiet=options.quiet, verbose=options.verbose) as terminal, removed_when_terminated():
         if options.dry_run:
             terminal.show_settings(settings)
         outcomes = run_plan(plan, settings, terminal, dry_run=options.dry_run)
@@ -156,20 +156,3 @@ def _exit_code(outcomes: Sequence[Outcome]) -> int:
 def _say(line: str) -> None:
     """Print a line at once, also into a pipe."""
     print(line, flush=True)
-
-
-@contextmanager
-def _removed_when_terminated() -> Iterator[None]:
-    """Let SIGTERM (a batch system's end of time) unwind the program as Ctrl-C does, so that it cleans up."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medld.cli.table import columns
 from medld.errors import CardError, ConfigError
 
 if TYPE_CHECKING:
@@ -93,20 +94,13 @@ def _list(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         card = read_card(name)
         numbers = [_number(card.counts.subjects), _number(card.counts.files)]
         rows.append((name, card.modality.upper(), *numbers, card.title))
-    for line in _columns(rows):
+    for line in columns(rows):
         say(line)
     return 0
 
 
 def _number(count: Any) -> str:
     return str(count) if isinstance(count, int) else "unknown"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows as lines, their cells below one another."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _show(options: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -170,7 +164,7 @@ def _inspect(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     for scan in survey(options.folder):
         scans.append(scan)
         rows.append(_row(scan))
-    for line in _columns(rows):
+    for line in columns(rows):
         say(line)
     say("noise: standard deviation, in % of the 99.9th percentile or in HU; none: none stands out from texture")
     for scan in scans:

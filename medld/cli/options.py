@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from medld import __version__
 from medld.batch.settings import BASELINE, CHOICES, DEFAULT_MODEL, EnhanceSettings
-from medld.cli import data, export, finetune, latent
-from medld.errors import CODES, ConfigError
+from medld.cli import convert, data, export, finetune, inspect, latent
+from medld.errors import CODES, WARNINGS, ConfigError
 
 __all__ = ["DEFAULTS", "parse"]
 
@@ -24,7 +24,9 @@ Research use, not for diagnosis."""
 EPILOG = """\
 examples:
   medld enhance scan.nii.gz                          writes scan_desc-sr.nii.gz and its record, .json
-  medld enhance study/ -o restored/                  every scan below a folder
+  medld enhance study/ -o restored/                  every scan below a folder; DICOM in, DICOM out
+  medld inspect study/                               which series there are, and what of them is usable
+  medld convert study/ -o scan.nii.gz                DICOM as it is read, in another format
   medld train config.yaml --dry-run                  what a training would do
   medld evaluate scans/ --protocol through-plane-4x --out results/
   medld info                                         version, devices, shipped models
@@ -46,7 +48,16 @@ examples:
   medld enhance study/ --dry-run
       all checks, nothing written
 
-reason codes of refusals:
+DICOM (a file, a folder, a .zip archive) becomes a derived DICOM series, in a folder of its own:
+  medld enhance dicom/ -o out/
+      out/series-NUMBER-HASH_desc-sr/IM-0001.dcm ..., and its record out/series-NUMBER-HASH_desc-sr.json
+      without -o: the same in dicom_desc-sr/, beside the folder
+  medld enhance dicom/ --series 2 -o restored.nii.gz
+      the second volume of several (medld inspect lists them), as NIfTI
+  medld enhance dicom/ --series all -o out/ --report run.json
+      every usable volume; the report lists the others too, with their reasons
+
+reason codes of refusals (E_) and warnings (W_):
 """
 
 
@@ -114,7 +125,7 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_enhance(commands)
     _add_evaluate(commands)
     _add_train(commands)
-    for module in (finetune, data, latent, export):
+    for module in (inspect, convert, finetune, data, latent, export):
         module.add_parser(commands)
     info = commands.add_parser("info", help="version, devices, shipped models", description=DESCRIPTION)
     info.set_defaults(command="info")
@@ -123,7 +134,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _add_enhance(commands: Any) -> None:
     """`medld enhance`; an option that is not given stays away, so that defaults live in one place."""
-    codes = "\n".join(f"  {code:<16} {meaning}" for code, meaning in CODES.items())
+    codes = "\n".join(f"  {code:<16} {meaning}" for code, meaning in {**CODES, **WARNINGS}.items())
     parser = commands.add_parser(
         "enhance",
         help="restore scans",
@@ -133,7 +144,9 @@ def _add_enhance(commands: Any) -> None:
         argument_default=argparse.SUPPRESS,
     )
     parser.set_defaults(command="enhance")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="files, or folders to search")
+    parser.add_argument(
+        "inputs", metavar="INPUT", nargs="+", type=Path, help="image or DICOM files, .zip, folders to search"
+    )
     _add_target_options(parser.add_argument_group("target (default: slices as fine as the pixels)"))
     _add_scan_options(parser.add_argument_group("the scan"))
     _add_restoration_options(parser.add_argument_group("restoration"))
@@ -157,13 +170,18 @@ def _add_target_options(group: Any) -> None:
 def _add_scan_options(group: Any) -> None:
     """What is known about the scan."""
     group.add_argument(
-        "--modality", choices=CHOICES["modality"], help=f"default {DEFAULTS.modality}: name, sidecar, values"
+        "--modality", choices=CHOICES["modality"], help=f"default {DEFAULTS.modality}: DICOM, name, sidecar, values"
     )
     group.add_argument(
         "--slice-thickness",
         metavar="MM",
         type=float,
-        help="default: the sidecar's SliceThickness, else spacing",
+        help="default: SliceThickness of sidecar or DICOM, else spacing",
+    )
+    group.add_argument(
+        "--series",
+        metavar="WANTED",
+        help="of DICOM: number (medld inspect lists them), UID, pattern of the description, or all",
     )
     group.add_argument("--slice-profile", choices=CHOICES["slice_profile"], help=f"default {DEFAULTS.slice_profile}")
 
@@ -192,6 +210,9 @@ def _add_restoration_options(group: Any) -> None:
 def _add_file_options(group: Any) -> None:
     """What is read and written where."""
     group.add_argument("-o", "--output", type=Path, help="file, or folder (always so for several inputs)")
+    group.add_argument(
+        "--format", choices=CHOICES["format"], help=f"default {DEFAULTS.format}: DICOM for DICOM, else the scan's own"
+    )
     group.add_argument("--report", metavar="FILE.json", type=Path, help="copy of the record; of all, for several")
     group.add_argument("--preview", metavar="FILE.png", help="before/after picture (several inputs: a suffix)")
     group.add_argument(

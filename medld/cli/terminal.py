@@ -50,7 +50,7 @@ class Terminal:
         """Say what is going to happen to a scan, and in how much memory."""
         scan, target = prepared.volume, prepared.request.target
         self._say(
-            f"{job.path}: {scan.modality.upper()}, {_describe_grid(scan.grid)} -> "
+            f"{job.label}: {scan.modality.upper()}, {_describe_grid(scan.grid)} -> "
             f"{_describe_grid(target.grid)}, about {prepared.memory_gib:.1f} GiB"
         )
         for note in target.notes:
@@ -69,17 +69,17 @@ class Terminal:
         self._hide_bar()
         if outcome.status in ("refused", "failed"):
             print(
-                f"{outcome.path}: {outcome.status}, {outcome.code}: {outcome.reason}",
+                f"{outcome.label}: {outcome.status}, {outcome.code}: {outcome.reason}",
                 file=sys.stderr,
                 flush=True,
             )
         elif outcome.status == "skipped":
-            self._say(f"{outcome.path}: skipped, {outcome.code}: {outcome.reason}")
+            self._say(f"{outcome.label}: skipped, {outcome.code}: {outcome.reason}")
         elif outcome.status == "planned":
-            self._say(f"{outcome.path}: {outcome.reason}")
+            self._say(f"{outcome.label}: {outcome.reason}")
         elif outcome.record is not None:
             self._warn(outcome, outcome.record["warnings"])
-            self._say(f"{outcome.path} -> {outcome.output}")
+            self._say(f"{outcome.label} -> {outcome.output}")
             self._say(f"  {_describe_result(outcome.record)}")
             if self._verbose:
                 timings = outcome.record["timings_s"].items()
@@ -103,7 +103,7 @@ class Terminal:
         for warning in warnings:
             if warning not in self._warned:
                 self._warned.add(warning)
-                print(f"{subject.path}: warning: {warning}", file=sys.stderr, flush=True)
+                print(f"{subject.label}: warning: {warning}", file=sys.stderr, flush=True)
 
     def _show_bar(self, job: Job) -> None:
         """Start a bar with the time left, on terminals only."""
@@ -115,7 +115,7 @@ class Terminal:
         name = TextColumn("{task.description}", markup=False)  # a file name may hold brackets
         columns = (name, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4)
-        self._progress.add_task(job.path.name, total=1.0)
+        self._progress.add_task(job.part or job.path.name, total=1.0)
         self._progress.start()
 
     def _hide_bar(self) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from medld.errors import InputError
 from medld.geometry import Grid
 
-Format = Literal["nifti1", "nifti2", "nrrd", "metaimage"]
+Format = Literal["nifti1", "nifti2", "nrrd", "metaimage", "dicom"]
 
 OUTPUT_MARK = "medld"  # an output's header description begins with it
 MAX_SIDECAR_BYTES = 16 * 2**20  # a sidecar is small; anything else is not one
@@ -52,6 +52,9 @@ class Storage:
         affine: The input's affine (mm), needed only where `qform` is given.
         qform: The input's qform (mm) where it differs from the affine.
         warnings: What the reader has to say about the input, sentences for the report.
+        bits_stored: Of DICOM: bits of a stored number that count; None is all of its type.
+        unscaled: Of DICOM: the type that holds every scanner unit of the input exactly, for other
+            formats: int16, else uint16, where they are whole numbers and fit; else float32.
     """
 
     format: Format = "nifti1"
@@ -65,14 +68,22 @@ class Storage:
     affine: np.ndarray | None = None
     qform: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+    bits_stored: int | None = None
+    unscaled: np.dtype[Any] | None = None
 
     def converted_to(self, format: Format) -> Storage:
         """The same storage in another format.
 
-        NRRD and MetaImage have no slope, so scaled values become float32 there.
+        NRRD and MetaImage have no slope, so scaled values become float32 there. DICOM's slopes are
+        decimals that NIfTI's float32 would round, and may differ from slice to slice, so its values
+        are stored as they are (see `unscaled`).
         """
         if format == self.format or {format, self.format} == {"nifti1", "nifti2"}:
             return self
+        assert format != "dicom", "a derived series needs its source's headers"
+        if self.format == "dicom":
+            dtype = np.dtype(np.float32) if self.unscaled is None else self.unscaled
+            return replace(self.as_float32(), format=format, dtype=dtype)
         if format.startswith("nifti") or (self.slope, self.inter) == (1.0, 0.0):
             return replace(self, format=format)
         note = f"stored as float32: {format} has no slope and intercept"
@@ -80,7 +91,8 @@ class Storage:
 
     def as_float32(self) -> Storage:
         """The same storage with plain float32 values, for maps of another unit or range."""
-        return replace(self, dtype=np.dtype(np.float32), slope=1.0, inter=0.0, display=(0.0, 0.0))
+        plain = replace(self, dtype=np.dtype(np.float32), slope=1.0, inter=0.0, display=(0.0, 0.0))
+        return replace(plain, bits_stored=None, unscaled=None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medld.batch.plan import make_plan, name_output
+from medld.batch.names import name_output
+from medld.batch.plan import make_plan
 from medld.batch.settings import EnhanceSettings
 from medld.errors import ConfigError, OutputError
 from medld.io import OUTPUT_MARK

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medld.batch.inputs import ImageFile
 from medld.batch.prepare import choose_thickness, find_memory_limit, prepare_scan
 from medld.batch.settings import EnhanceSettings
 from medld.errors import InputError
@@ -35,7 +36,7 @@ def ramp(low: float = 0.0, shape: tuple[int, int, int] = (8, 8, 6)) -> np.ndarra
 
 def prepare(path: Path, limit_gib: float = AMPLE_GIB, **options: Any) -> Any:
     """Prepare with the baseline."""
-    return prepare_scan(path, EnhanceSettings(**options), SuperResolver(None, device="cpu"), limit_gib)
+    return prepare_scan(ImageFile(path, True), EnhanceSettings(**options), SuperResolver(None, device="cpu"), limit_gib)
 
 
 class TestThickness:

@@ -77,3 +77,75 @@ def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
     with staged([target]) as where:
         where[target].write_text("")
     assert target.stat().st_mode == plain.stat().st_mode
+
+
+def write_series(folder: Path, content: str) -> None:
+    """A folder of two files."""
+    folder.mkdir()
+    for name in ("IM-0001.dcm", "IM-0002.dcm"):
+        (folder / name).write_text(content)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """All files below a folder, hidden ones too."""
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    target, record = tmp_path / "out" / "series", tmp_path / "out" / "series.json"
+    with staged([record, target]) as where:
+        write_series(where[target], "new")
+        where[record].write_text("{}")
+        assert not target.exists()
+    assert contents(tmp_path) == {
+        "out/series/IM-0001.dcm": "new",
+        "out/series/IM-0002.dcm": "new",
+        "out/series.json": "{}",
+    }
+
+
+def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "series"
+    write_series(target, "old")
+    (target / "IM-0003.dcm").write_text("old")
+    with staged([target]) as where:
+        write_series(where[target], "new")
+    assert contents(tmp_path) == {"series/IM-0001.dcm": "new", "series/IM-0002.dcm": "new"}
+    assert [p.name for p in tmp_path.iterdir()] == ["series"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_ctrl_c_while_a_folder_is_written_leaves_the_disk_as_it_was(tmp_path: Path, exists: bool) -> None:
+    target = tmp_path / "series"
+    if exists:
+        write_series(target, "old")
+    before = contents(tmp_path)
+
+    def be_interrupted() -> None:
+        with staged([target]) as where:
+            write_series(where[target], "new")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        be_interrupted()
+    assert contents(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["series"] * exists
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_failed_move_brings_the_old_folder_back(tmp_path: Path, exists: bool) -> None:
+    first, second = tmp_path / "series", tmp_path / "second.txt"
+    if exists:
+        write_series(first, "old")
+    second.mkdir()  # a file cannot replace a folder
+    before = contents(tmp_path)
+
+    def write_both() -> None:
+        with staged([first, second]) as where:
+            write_series(where[first], "new")
+            where[second].write_text("2")
+
+    with pytest.raises(OSError, match="second"):
+        write_both()
+    assert contents(tmp_path) == before
+    assert {p.name for p in tmp_path.iterdir()} == {"second.txt", *(["series"] * exists)}
