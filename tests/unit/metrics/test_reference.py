@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, shift
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
 from medld.errors import InputError
 from medld.metrics import Reference, detail_closed, find_foreground, power_above, psnr, ssim
@@ -66,6 +66,33 @@ def test_agrees_with_scikit_image_on_a_real_scan(data: Path) -> None:
     truth = nibabel.load(data / "val" / "sub-ds002748s07_T1w.nii.gz").get_fdata(dtype=np.float32)
     output = gaussian_filter(truth, [0, 0, 1.0]) + np.random.default_rng(4).normal(0, 5, truth.shape)
     assert (psnr(truth, output), ssim(truth, output)) == pytest.approx(_skimage(truth, output), abs=SAME_DEFINITION)
+
+
+@pytest.mark.parametrize("offset", [0, -1024], ids=["mr", "ct"])
+def test_the_error_of_the_whole_volume_is_scikit_images(offset: int) -> None:
+    truth = _head() * (3 if offset else 1) + offset
+    output = truth + np.random.default_rng(1).normal(3, 90, truth.shape).astype(np.float32)
+    x, y, data_range = truth.astype(np.float64), output.astype(np.float64), float(np.ptp(truth))
+    reference = Reference(truth)
+    expected = peak_signal_noise_ratio(x, y.clip(x.min(), x.max()), data_range=data_range)
+    assert reference.psnrs(output)["whole"] == pytest.approx(expected, abs=SAME_DEFINITION)
+    for name in ("euclidean", "min_max", "mean"):
+        expected = normalized_root_mse(x, y, normalization=name.replace("_", "-"))
+        assert reference.nrmse(output, name) == pytest.approx(expected, abs=SAME_DEFINITION)
+
+
+def test_air_counts_in_the_whole() -> None:
+    truth = _head()
+    output = np.where(find_foreground(truth), truth, 30)
+    values = Reference(truth).psnrs(output)
+    assert values["foreground"] == float("inf")
+    assert values["whole"] < 40
+
+
+def test_an_error_over_a_mean_of_zero_is_refused() -> None:
+    truth = np.where(np.arange(1000) % 2, 1.0, -1.0)
+    with pytest.raises(InputError, match="mean is not 0"):
+        Reference(truth).nrmse(truth, "mean")
 
 
 def test_the_stored_type_does_not_change_the_numbers() -> None:
