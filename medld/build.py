@@ -20,7 +20,7 @@ from medld.patches import ALIGN
 
 
 def build_networks(config: ModelConfig) -> Networks:
-    """The networks of a model, freshly initialised, in float32 on the CPU."""
+    """The networks of a model, freshly initialised, in float32 on the CPU; a stage that trains one says so to it."""
     autoencoder = None if config.autoencoder is None else _autoencoder(config.autoencoder)
     denoiser = None
     if config.denoiser is not None and autoencoder is not None:
@@ -29,8 +29,14 @@ def build_networks(config: ModelConfig) -> Networks:
         denoiser = Denoiser(_backbone(config.denoiser, channels), flow, RatioTable(channels))
     given = [network for network in (config.one_step, config.denoiser) if network is not None]
     align = WINDOW_EDGE if any(network.attention for network in given) else ALIGN
+    one_step = None
+    if config.one_step is not None:
+        one_step = _network(config.one_step, 1, SAMPLES, SCAN_FEATURES, IMAGE_SCALE)
+    for module in (one_step, autoencoder, denoiser):
+        if module is not None:
+            module.eval()
     return Networks(
-        one_step=None if config.one_step is None else _network(config.one_step, 1, SAMPLES, SCAN_FEATURES, IMAGE_SCALE),
+        one_step=one_step,
         autoencoder=autoencoder,
         denoiser=denoiser,
         profile_map=config.profile_map,
@@ -61,9 +67,19 @@ def _network(config: NetworkConfig, inputs: int, outputs: int, features: int, sc
     if config.kind == "dit":
         chosen = config.transformer
         sizes = (chosen.width, chosen.depth, chosen.patch, chosen.window)
-        return Transformer(inputs, outputs, features, *sizes, config.embedding, scale)
-    channels, blocks = config.channels, config.blocks
-    return UNet(inputs, outputs, features, channels, blocks, config.embedding, scale, attention=config.attention)
+        return Transformer(inputs, outputs, features, *sizes, config.embedding, scale, config.dropout)
+    return UNet(
+        inputs,
+        outputs,
+        features,
+        config.channels,
+        config.blocks,
+        config.embedding,
+        scale,
+        config.dropout,
+        attention=config.attention,
+        normalised=config.norm == "voxel",
+    )
 
 
 def _autoencoder(config: AutoencoderConfig) -> LatentSpace:
@@ -71,9 +87,8 @@ def _autoencoder(config: AutoencoderConfig) -> LatentSpace:
         from medld.nn.monai import MonaiAutoencoder
 
         return MonaiAutoencoder(config.latent_channels, config.width, config.decoder_blocks)
-    return Autoencoder(
-        config.latent_channels, config.width, config.encoder_blocks, config.decoder_blocks, config.embedding
-    )
+    blocks = (config.encoder_blocks, config.decoder_blocks)
+    return Autoencoder(config.latent_channels, config.width, *blocks, config.embedding, config.dropout)
 
 
 def _autoencoder_radius(config: AutoencoderConfig | None) -> int:

@@ -38,7 +38,8 @@ class NetworkConfig(Schema):
     """A network on the acquired grid (design, section 3): a U-Net, MONAI's, or a diffusion transformer.
 
     MONAI's U-Net is told nothing but the time, as wide as it wants. `channels`, `blocks` and `attention` are a U-Net's,
-    `transformer` is a dit's.
+    `transformer` is a dit's. `dropout` acts in training, before the last layer of every block; `norm: none` leaves out
+    the norm of our U-Net's blocks, which all that is known speaks against.
     """
 
     kind: Literal["unet", "monai-unet", "dit"] = "unet"
@@ -46,6 +47,8 @@ class NetworkConfig(Schema):
     blocks: tuple[int, int, int] = (2, 2, 3)
     embedding: int = Field(128, ge=8)
     attention: bool = False
+    dropout: float = Field(0.0, ge=0, lt=1)
+    norm: Literal["voxel", "none"] = "voxel"
     transformer: TransformerConfig = TransformerConfig()
 
     @model_validator(mode="after")
@@ -54,9 +57,20 @@ class NetworkConfig(Schema):
             raise ValueError(f"expected attention of a network of kind unet alone, got it of a {self.kind}")
         return self
 
+    @model_validator(mode="after")
+    def _check_blocks(self) -> NetworkConfig:
+        if self.norm == "none" and self.kind != "unet":
+            raise ValueError(f"expected norm: none of a network of kind unet alone, got it of a {self.kind}")
+        if self.dropout and self.kind == "monai-unet":
+            raise ValueError("expected dropout of kind unet or dit: MONAI's blocks have none")
+        return self
+
 
 class AutoencoderConfig(Schema):
-    """The autoencoder of what a scan did not measure; MONAI's has no embedding, and as many blocks on either side."""
+    """The autoencoder of what a scan did not measure.
+
+    MONAI's has no embedding and no dropout, and as many blocks on either side.
+    """
 
     kind: Literal["acquired-grid", "monai-kl"] = "acquired-grid"
     latent_channels: int = Field(2, ge=1, le=8)
@@ -64,6 +78,7 @@ class AutoencoderConfig(Schema):
     encoder_blocks: int = Field(2, ge=1)
     decoder_blocks: int = Field(3, ge=1)
     embedding: int = Field(128, ge=8)
+    dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _check_blocks(self) -> AutoencoderConfig:
@@ -72,6 +87,8 @@ class AutoencoderConfig(Schema):
                 f"expected encoder_blocks = decoder_blocks for monai-kl, "
                 f"got {self.encoder_blocks} and {self.decoder_blocks}"
             )
+        if self.kind == "monai-kl" and self.dropout:
+            raise ValueError("expected dropout of kind acquired-grid: MONAI's blocks have none")
         return self
 
 
@@ -146,6 +163,8 @@ class TrainConfig(Schema):
     """Everything a training run needs.
 
     `batch` is that of all processes together, in `accumulate` parts one after another; neither changes the result.
+    `relative_loss` counts the image loss of a restoration in shares of B's error; a joint stage has that loss at all
+    times of the flow, at t = 1 alone, or not at all (`image_loss_at`).
     `trackers` are told figures beside `log.jsonl`; None is TensorBoard where it is installed. Validation is on whole
     volumes, or on their centres of `validation_crop` voxels along each axis; every `validate_every` steps (0 = only at
     the end), and `patience` of those in a row without a better mean gain end the run (0 = never).
@@ -172,7 +191,7 @@ class TrainConfig(Schema):
     adversarial_from: float = Field(0.5, ge=0, lt=1)
     latent_noise: float = Field(0.0, ge=0)
     latent_weight: float = Field(0.05, ge=0)
-    image_loss_at: Literal["all", "one"] = "all"
+    image_loss_at: Literal["all", "one", "none"] = "all"
     end_share: float = Field(0.5, gt=0, le=1)
     relative_loss: bool = False
     train_encoder: bool = True
@@ -208,6 +227,12 @@ class TrainConfig(Schema):
             raise ValueError("patience counts validations in between: give validate_every as well")
         if self.validate_every and self.stage == "autoencoder":
             raise ValueError("an autoencoder restores nothing that could be validated: leave validate_every 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_the_denoiser_learns(self) -> TrainConfig:
+        if self.image_loss_at == "none" and self.latent_weight == 0:
+            raise ValueError("a denoiser learns from latent_weight or image_loss_at, got 0 and none: give one of them")
         return self
 
     @model_validator(mode="after")

@@ -41,12 +41,14 @@ class Posterior:
 class Stack(nn.Module):
     """Convolution, blocks, convolution, steered by the geometry of the scan; `zero` starts it at zero."""
 
-    def __init__(self, inputs: int, outputs: int, width: int, blocks: int, embedding: int, *, zero: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, width: int, blocks: int, embedding: int, dropout: float = 0.0, *, zero: bool
+    ) -> None:
         super().__init__()
         self.output_scale = IMAGE_SCALE if zero else 1.0
         self.embed = Embedding(GEOMETRY_FEATURES, embedding)
         self.stem = Conv(inputs, width)
-        self.blocks = Blocks(width, blocks, embedding)
+        self.blocks = Blocks(width, blocks, embedding, dropout)
         self.head = Conv(width, outputs, zero=zero)
 
     def forward(self, x: Tensor, geometry: Tensor) -> Tensor:
@@ -113,9 +115,10 @@ class Autoencoder(LatentSpace):
         encoder_blocks: int = 2,
         decoder_blocks: int = 3,
         embedding: int = 128,
+        dropout: float = 0.0,
     ) -> None:
-        encoder = Stack(SAMPLES, 2 * latent_channels, width, encoder_blocks, embedding, zero=False)
-        decoder = Stack(latent_channels + 1, SAMPLES, width, decoder_blocks, embedding, zero=True)
+        encoder = Stack(SAMPLES, 2 * latent_channels, width, encoder_blocks, embedding, dropout, zero=False)
+        decoder = Stack(latent_channels + 1, SAMPLES, width, decoder_blocks, embedding, dropout, zero=True)
         super().__init__(latent_channels, encoder, decoder)
 
 

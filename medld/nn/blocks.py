@@ -31,6 +31,14 @@ Adam moves all weights of a head at once: unscaled, one step would shift the ima
 """
 
 
+def dropped(x: Tensor, share: float, training: bool) -> Tensor:
+    """`x` with a `share` of its numbers zeroed and the rest divided by 1 - share: its mean stays.
+
+    Only in `training`, from torch's global generator of the device; of no share, nothing is drawn.
+    """
+    return functional.dropout(x, share) if share > 0 and training else x
+
+
 class Conv(nn.Conv3d):
     """A convolution whose weights follow the precision of its input; 3x3x3 with zero padding unless said."""
 
@@ -78,10 +86,19 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """x + conv_b(SiLU(conv_a(norm(x)(1+g0)+h0)(1+g)+h)); starts as the identity."""
+    """x + conv_b(drop(SiLU(conv_a(norm(x)(1+g0)+h0)(1+g)+h))); starts as the identity.
 
-    def __init__(self, channels: int, embedding: int) -> None:
+    Args:
+        channels: C.
+        embedding: E.
+        dropout: Share of the numbers before conv_b that are zeroed in training, the others growing to make up for it.
+            Source: Srivastava et al. 2014; its place as in Dhariwal and Nichol (2105.05233).
+        normalised: Whether there is a norm; without one, norm(x) is x.
+    """
+
+    def __init__(self, channels: int, embedding: int, dropout: float = 0.0, *, normalised: bool = True) -> None:
         super().__init__()
+        self.dropout, self.normalised = dropout, normalised
         self.steer = Linear(embedding, 4 * channels)
         nn.init.zeros_(self.steer.weight)
         nn.init.zeros_(self.steer.bias)
@@ -91,15 +108,18 @@ class Block(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, C, I, J, K) and (B, E) to (B, C, I, J, K)."""
         g0, h0, g, h = self.steer(embedding)[:, :, None, None, None].chunk(4, dim=1)
-        inner = self.conv_a(torch.addcmul(h0, normalise(x), 1 + g0))
-        return x + self.conv_b(functional.silu(torch.addcmul(h, inner, 1 + g)))  # type: ignore[no-any-return]
+        inner = self.conv_a(torch.addcmul(h0, normalise(x) if self.normalised else x, 1 + g0))
+        inner = dropped(functional.silu(torch.addcmul(h, inner, 1 + g)), self.dropout, self.training)
+        return x + self.conv_b(inner)  # type: ignore[no-any-return]
 
 
 class Blocks(nn.ModuleList):
     """Several blocks in a row."""
 
-    def __init__(self, channels: int, count: int, embedding: int) -> None:
-        super().__init__(Block(channels, embedding) for _ in range(count))
+    def __init__(
+        self, channels: int, count: int, embedding: int, dropout: float = 0.0, *, normalised: bool = True
+    ) -> None:
+        super().__init__(Block(channels, embedding, dropout, normalised=normalised) for _ in range(count))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, C, I, J, K) and (B, E) to (B, C, I, J, K)."""

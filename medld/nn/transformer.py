@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medld.nn.attention import Triple, WindowAttention, heads_of
-from medld.nn.blocks import EPSILON, Conv, Embedding, Linear, Up
+from medld.nn.blocks import EPSILON, Conv, Embedding, Linear, Up, dropped
 from medld.nn.unet import pad_to_multiples
 
 WIDER = 4
@@ -34,6 +34,7 @@ class Transformer(nn.Module):
         window: Tokens of a window along each axis.
         embedding: Width of what it makes of the features.
         output_scale: About the size of the wanted output, see `blocks.IMAGE_SCALE`.
+        dropout: See `TransformerBlock`.
     """
 
     tileable = False
@@ -49,6 +50,7 @@ class Transformer(nn.Module):
         window: Triple = (8, 8, 4),
         embedding: int = 128,
         output_scale: float = 1.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.patch, self.output_scale = patch, output_scale
@@ -56,7 +58,7 @@ class Transformer(nn.Module):
         self.stem = Conv(inputs, width, patch, stride=patch)
         half = (window[0] // 2, window[1] // 2, window[2] // 2)
         shifts = [half if index % 2 else (0, 0, 0) for index in range(depth)]
-        self.blocks = nn.ModuleList(TransformerBlock(width, embedding, window, shift) for shift in shifts)
+        self.blocks = nn.ModuleList(TransformerBlock(width, embedding, window, shift, dropout) for shift in shifts)
         self.steer = _zeroed(Linear(embedding, 2 * width))
         self.head = Up(width, outputs, patch)
         nn.init.zeros_(self.head.conv.weight)
@@ -74,10 +76,14 @@ class Transformer(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then two layers for each token alone; gates that begin closed make it start as the identity."""
+    """Attention, then two layers for each token alone; gates that begin closed make it start as the identity.
 
-    def __init__(self, width: int, embedding: int, window: Triple, shift: Triple) -> None:
+    `dropout` is the share of the numbers before its last layer that are zeroed in training.
+    """
+
+    def __init__(self, width: int, embedding: int, window: Triple, shift: Triple, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.steer = _zeroed(Linear(embedding, 6 * width))
         self.attention = WindowAttention(width, heads_of(width), window, shift=shift, zero=False)
         self.inner = Linear(width, WIDER * width)
@@ -88,7 +94,7 @@ class TransformerBlock(nn.Module):
         gain, shift, gate, inner_gain, inner_shift, inner_gate = _pieces(self.steer(embedding), 6)
         tokens = torch.addcmul(tokens, gate, self.attention(_steered(tokens, gain, shift)))
         inner = functional.gelu(self.inner(_steered(tokens, inner_gain, inner_shift)), approximate="tanh")
-        return torch.addcmul(tokens, inner_gate, self.outer(inner))
+        return torch.addcmul(tokens, inner_gate, self.outer(dropped(inner, self.dropout, self.training)))
 
 
 def _steered(tokens: Tensor, gain: Tensor, shift: Tensor) -> Tensor:

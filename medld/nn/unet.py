@@ -36,7 +36,7 @@ class UNet(nn.Module):
     """Blocks down and up with skips added; the output starts at zero, so an untrained net changes nothing.
 
     `output_scale` is about the size of the wanted output, see `blocks.IMAGE_SCALE`; `attention` lets the lowest level
-    look around in windows.
+    look around in windows; `dropout` and `normalised` are the blocks'.
     """
 
     def __init__(
@@ -48,16 +48,22 @@ class UNet(nn.Module):
         blocks: tuple[int, int, int] = (2, 2, 3),
         embedding: int = 128,
         output_scale: float = 1.0,
+        dropout: float = 0.0,
         *,
         attention: bool = False,
+        normalised: bool = True,
     ) -> None:
         super().__init__()
         self.output_scale = output_scale
+
+        def made(width: int, count: int) -> Blocks:
+            return Blocks(width, count, embedding, dropout, normalised=normalised)
+
         self.embed = Embedding(features, embedding)
         self.stem = Conv(inputs, channels[0])
         self.head = Conv(channels[0], outputs, zero=True)
-        self.down = nn.ModuleList(Blocks(c, n, embedding) for c, n in zip(channels, blocks, strict=True))
-        self.up = nn.ModuleList(Blocks(c, n, embedding) for c, n in zip(channels[:2], blocks[:2], strict=True))
+        self.down = nn.ModuleList(made(c, n) for c, n in zip(channels, blocks, strict=True))
+        self.up = nn.ModuleList(made(c, n) for c, n in zip(channels[:2], blocks[:2], strict=True))
         self.shrink = nn.ModuleList(
             Conv(channels[i], channels[i + 1], stride, stride=stride) for i, stride in enumerate(STRIDES)
         )

@@ -21,11 +21,14 @@ from medld.training.stages import Stage
 
 
 class Average:
-    """Exponential average of a stage's modules; `model` is torch's, with the state that a resume needs."""
+    """Exponential average of a stage's modules; `model` is torch's, with the state that a resume needs.
+
+    It is there to be used, not to be trained: nothing drops out of it.
+    """
 
     def __init__(self, stage: Stage, decay: float) -> None:
         self.stage = stage
-        self.model = AveragedModel(stage.modules, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.model = AveragedModel(stage.modules, multi_avg_fn=get_ema_multi_avg_fn(decay)).eval()
 
     def update(self) -> None:
         """Take in the weights of the step that was just made."""

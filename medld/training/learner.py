@@ -92,7 +92,10 @@ class Learner:
 
     def _backward(self, sample: Sample, step: int, parts: int) -> Figures:
         seed = self.config.seed * 1_000_003 + step
-        # A layer with chance of its own, as dropout has, draws from the global generator: it too must begin anew.
+        # Dropout draws from the global generator, so that one begins anew too, for every micro-batch of a step: a
+        # resume is exact. Its masks belong to a micro-batch, not to items as all other numbers do. They are the same
+        # whichever process computes it, but another number of processes x micro-batches cuts the batch otherwise and
+        # draws others, and a GPU draws others than a CPU.
         torch.manual_seed((seed * 65_537 + sample.portion.items.start) % 2**63)
         generator = torch.Generator(self.device).manual_seed(seed)
         loss, figures = self.stage.loss(sample, generator, figures=step % FIGURES_EVERY == 0)

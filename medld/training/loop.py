@@ -110,6 +110,7 @@ class Run:
         world: The processes that share the run.
         volumes: To learn from; None loads those of the config.
         held_out: To validate on; None loads those of the config.
+        stage: What is trained and what it costs; None takes the package's own for the config's stage.
 
     Raises:
         ConfigError, CardError, CheckpointError: What the config names does not exist or does not fit.
@@ -124,6 +125,7 @@ class Run:
         world: World = ALONE,
         volumes: Sequence[Fine] | None = None,
         held_out: Sequence[Fine] | None = None,
+        stage: type[Stage] | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.report: Report = report if world.leads else lambda _: None
@@ -133,7 +135,7 @@ class Run:
         torch.backends.cudnn.benchmark = self.device.type == "cuda"
         self.networks = build_networks(config.model)
         self._warm = _warm_start(self.networks, config.warm_start)
-        self.stage: Stage = STAGES[config.stage](self.networks, config)
+        self.stage: Stage = (stage or STAGES[config.stage])(self.networks, config)
         with explained(self.device):
             self._place(None if volumes is None else list(volumes))
         self.learner = Learner(self.stage, config, self.device, world)

@@ -12,6 +12,7 @@ from medld.config import TrainConfig
 from medld.dataset import Fine
 from medld.training.distributed import ALONE
 from medld.training.loop import Run
+from medld.training.stages import Stage
 from medld.training.tracking import LOG
 
 STEPS, TOGETHER = {"cpu": 5, "cuda": 60}, {"cpu": 1, "cuda": 5}
@@ -19,8 +20,8 @@ STEPS, TOGETHER = {"cpu": 5, "cuda": 60}, {"cpu": 1, "cuda": 5}
 counts: the first ones load kernels, and others may be disturbed."""
 
 
-def measure_pace(config: TrainConfig, volumes: Sequence[Fine]) -> float:
-    """Seconds a step of a run with that config takes, tried in a folder of its own that goes away again.
+def measure_pace(config: TrainConfig, volumes: Sequence[Fine], stage: type[Stage] | None = None) -> float:
+    """Seconds a step of a run with that config (and `stage`) takes, tried in a folder of its own that goes away again.
 
     Raises:
         As `Run`.
@@ -29,6 +30,6 @@ def measure_pace(config: TrainConfig, volumes: Sequence[Fine]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         changes = {"run_dir": Path(folder), "steps": STEPS[kind], "log_every": TOGETHER[kind], "trackers": ()}
         trial = config.model_copy(update=changes | {"validate_every": 0, "patience": 0})
-        Run(trial, lambda _: None, volumes=volumes, held_out=()).go()
+        Run(trial, lambda _: None, volumes=volumes, held_out=(), stage=stage).go()
         rows = [json.loads(line) for line in (trial.run_dir / LOG).read_text(encoding="utf-8").splitlines()]
     return median(1.0 / float(row["steps_per_second"]) for row in rows)

@@ -34,8 +34,9 @@ EARLIEST = 0.02
 class Stage(ABC):
     """What is trained (`modules`, a name to a module) and its loss.
 
-    Of the modules, `parts` belong to the model; the others serve training alone. `progress` is the share of the run's
-    steps that are done; who runs the stage keeps it up to date.
+    Of the modules, `parts` belong to the model; the others serve training alone. Those that learn are in training mode,
+    whatever is frozen is not: there, nothing drops out. `progress` is the share of the run's steps that are done; who
+    runs the stage keeps it up to date.
     """
 
     modules: nn.ModuleDict
@@ -50,6 +51,10 @@ class Stage(ABC):
     def parts(self) -> tuple[str, ...]:
         """Names of the modules that a model folder holds."""
         return tuple(name for name in self.modules if name != JUDGE)
+
+    def _weighed(self, sample: Sample, costs: Tensor) -> Tensor:
+        """Image losses (B,), as shares of B's error where the config says so."""
+        return costs * ease(sample) if self.config.relative_loss else costs
 
     @abstractmethod
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
@@ -72,16 +77,18 @@ class OneStep(Stage):
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__(networks, config)
         assert networks.one_step is not None, "the config of this stage has a one-step network"
-        self.modules = nn.ModuleDict({"one_step": networks.one_step})
+        self.modules = nn.ModuleDict({"one_step": networks.one_step.train()})
 
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Image loss of the posterior mean."""
-        profile = self.modules["one_step"](sample.low_res.to(self.dtype), sample.conditions.features())
-        loss = image_loss(sample, profile)
-        if self.config.relative_loss:
-            loss = loss * ease(sample)
-        loss = loss.mean()
+        profile = self.profile(sample)
+        loss = self._weighed(sample, image_loss(sample, profile)).mean()
         return loss, {"gain": gain(sample, profile.detach())} if figures else {}
+
+    def profile(self, sample: Sample) -> Tensor:
+        """The network's answer (B, 8, I, J, k)."""
+        answer: Tensor = self.modules["one_step"](sample.low_res.to(self.dtype), sample.conditions.features())
+        return answer
 
 
 class AutoencoderStage(Stage):
@@ -95,8 +102,8 @@ class AutoencoderStage(Stage):
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__(networks, config)
         assert networks.autoencoder is not None, "the config of this stage has an autoencoder"
-        networks.autoencoder.encoder.requires_grad_(config.train_encoder)
-        self.modules = nn.ModuleDict({"autoencoder": networks.autoencoder})
+        self.modules = nn.ModuleDict({"autoencoder": networks.autoencoder.train()})
+        networks.autoencoder.encoder.requires_grad_(config.train_encoder).train(config.train_encoder)
         if config.adversarial_weight > 0:
             from medld.nn.monai import Discriminator  # takes seconds to import
 
@@ -176,10 +183,10 @@ class Joint(Stage):
         assert networks.autoencoder is not None, "the config of this stage has an autoencoder"
         assert networks.denoiser is not None, "the config of this stage has a denoiser"
         self.autoencoder = networks.autoencoder
-        self.modules = nn.ModuleDict({"denoiser": networks.denoiser})
-        self.autoencoder.requires_grad_(False)
+        self.modules = nn.ModuleDict({"denoiser": networks.denoiser.train()})
+        self.autoencoder.requires_grad_(False).eval()
         if config.train_decoder:
-            self.autoencoder.decoder.requires_grad_(True)
+            self.autoencoder.decoder.requires_grad_(True).train()
             self.modules["autoencoder"] = self.autoencoder
 
     @torch.no_grad()
@@ -219,11 +226,11 @@ class Joint(Stage):
         features = torch.cat([sample.conditions.features(), time_features(t)], dim=1)
         estimate = denoiser(z_t, start, scan, features, t=t, ratio=ratio)
         latent_error = latent_loss(estimate, latent, denoiser.scales(t, ratio))  # type: ignore[operator]
-        seen = sample.first(at_end if config.image_loss_at == "one" else len(ratio))
+        seen = sample.first({"all": len(ratio), "one": at_end, "none": 0}[config.image_loss_at])
         loss = config.latent_weight * latent_error.mean()
         if len(seen.low_res):  # a portion of the batch may have no item at t = 1
             profile = self._decoded(seen, estimate)
-            loss = loss + image_loss(seen, profile).sum() / len(ratio)
+            loss = loss + self._weighed(seen, image_loss(seen, profile)).sum() / len(ratio)
         if config.train_decoder:
             loss = loss + reconstruction(sample, self._decoded(sample, latent)).mean()
         if not figures:

@@ -91,14 +91,17 @@ def test_two_processes_give_what_one_gives(
     config_of: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs, paths = [], []
-    for stage in STAGE_NAMES:
-        alone = config_of(stage, f"{stage}-alone")
+    # Masks of dropout belong to a micro-batch: alike where the batch is cut into as many parts.
+    dropping = {"model": {"one_step": {**config_of("one-step", "").model.one_step.model_dump(), "dropout": 0.3}}}
+    cases = [*((stage, 1, {}) for stage in STAGE_NAMES), ("one-step", 4, dropping)]
+    for number, (stage, parts, settings) in enumerate(cases):
+        alone = config_of(stage, f"{number}-alone", accumulate=parts, **settings)
         alone.run_dir.mkdir()
         Run(alone, lambda _: None).go()
-        shared = config_of(stage, f"{stage}-shared", accumulate=2)
+        shared = config_of(stage, f"{number}-shared", accumulate=2, **settings)
         shared.run_dir.mkdir()
         pairs.append((alone.run_dir, shared.run_dir))
-        paths.append(tmp_path / f"{stage}.yaml")
+        paths.append(tmp_path / f"{number}.yaml")
         paths[-1].write_text(yaml.safe_dump(shared.model_dump(mode="json")))
     share_with_another_process([str(path) for path in paths], monkeypatch)
     for one, two in pairs:

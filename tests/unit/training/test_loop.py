@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from torch import Tensor
-from torch.nn.functional import dropout
 
 from medld.build import build_networks
 from medld.checkpoint import load_model
@@ -24,11 +21,9 @@ from medld.config import TrainConfig
 from medld.dataset import Fine
 from medld.errors import CheckpointError, ConfigError, MedldError
 from medld.training import run_training
-from medld.training.apply import Sample
 from medld.training.ending import Clock
 from medld.training.loop import Result, Run
 from medld.training.selection import read_rows
-from medld.training.stages import STAGES, OneStep
 from medld.training.state import PREVIOUS, STATE
 from medld.training.validation import mean_gain
 
@@ -108,25 +103,6 @@ def test_a_resume_is_exact_with_validation_in_between(validated: Config) -> None
     assert_same_files(whole, cut, "best/*.safetensors", 1)
     assert_same_files(whole, cut, "*/validation.json", 1)
     assert_same_files(whole, cut, "model/*.safetensors", 1)
-
-
-class Forgetful(OneStep):
-    """A one-step stage that drops half of what it sees."""
-
-    def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of what is left."""
-        return super().loss(replace(sample, low_res=dropout(sample.low_res)), generator, figures=figures)
-
-
-def test_a_resume_is_exact_with_dropout(train_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STAGES, "one-step", Forgetful)
-    whole = run(train_config("one-step", "whole", accumulate=2))
-    for until in (1, None):
-        torch.manual_seed(99)  # another process has another history
-        cut = run(train_config("one-step", "cut", accumulate=2), resume=until is None, until=until)
-    assert_same_files(whole, cut, STATE, 1)
-    monkeypatch.undo()
-    assert (run(train_config("one-step", "other", accumulate=2)) / STATE).read_bytes() != (whole / STATE).read_bytes()
 
 
 def test_validation_changes_no_weight(validated: Config) -> None:

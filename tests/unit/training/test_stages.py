@@ -13,6 +13,7 @@ from torch import nn
 from medld.build import build_networks
 from medld.config import DataConfig, TrainConfig
 from medld.dataset import Fine
+from medld.errors import ConfigError
 from medld.nn.conditions import Conditions
 from medld.training.apply import Applier, Sample
 from medld.training.draw import Drawer
@@ -36,6 +37,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("joint", {"model": {**JOINT, "denoiser": DIT}}),
     ("one-step", {"model": {"one_step": LOOKING}}),
     ("one-step", {"model": {"one_step": DIT}}),
+    ("one-step", {"model": {"one_step": {**NETWORK, "norm": "none"}}}),
+    ("joint", {"train_decoder": False, "image_loss_at": "none", "latent_weight": 1.0}),
     ("autoencoder", {"latent_noise": 0.1}),
 ]
 """Of the method: each a stage and what its config says."""
@@ -363,6 +366,30 @@ def test_a_relative_loss_weighs_every_crop_by_its_ease(train_config: Config, sam
     costs = image_loss(sample, torch.zeros(2, 8, *sample.low_res.shape[2:]))  # an untrained network says nothing
     assert torch.allclose(loss_of(plain, sample), costs.mean(), rtol=1e-5)
     assert torch.allclose(loss_of(relative, sample), (costs * ease(sample)).mean(), rtol=1e-5)
+
+
+def test_a_joint_stage_weighs_crops_so_too_but_not_what_keeps_the_decoder_one(
+    train_config: Config, sample: Sample
+) -> None:
+    """An untrained decoder says nothing, so every image loss is B's."""
+    known = image_loss(sample, torch.zeros(2, 8, *sample.low_res.shape[2:]))
+    changes = (known * ease(sample)).mean() - known.mean()
+    assert changes.abs() > 0.005
+    for decoder in (False, True):
+        plain, relative = (
+            stage_of(train_config("joint", train_decoder=decoder, relative_loss=on)) for on in (False, True)
+        )
+        assert torch.allclose(loss_of(relative, sample) - loss_of(plain, sample), changes, rtol=1e-3)
+
+
+def test_without_an_image_loss_the_denoiser_learns_from_latents_alone(train_config: Config, sample: Sample) -> None:
+    stage = stage_of(train_config("joint", train_decoder=False, image_loss_at="none", latent_weight=2.0))
+    wake(stage.modules)
+    loss, figures = stage.loss(sample, torch.Generator().manual_seed(0), figures=True)
+    assert torch.allclose(loss, 2 * figures["latent_error"])
+    assert "gain" not in figures
+    with pytest.raises(ConfigError, match="give one of them"):
+        train_config("joint", image_loss_at="none", latent_weight=0.0)
 
 
 def test_the_joint_stage_measures_how_far_latents_lie_from_the_start(
