@@ -1,14 +1,17 @@
 """Evaluate a model on a folder of fine scans by every shipped protocol: one table, ready to publish.
 
 For whoever wants to know how a model does on a public data set (IXI, HCP, OASIS, ...) before using it on scans like
-those. Each scan is imaged through thick slices, restored by cubic interpolation, by the baseline B and by the model,
-and compared with itself.
+those. Each scan is imaged through thick slices, restored by the methods without a network (cubic interpolation and the
+baseline B among them) and by the model, and compared with itself.
 
     python pipelines/evaluate_public.py FOLDER --out results [--model NAME|DIR] [--mode detail] [--limit 10]
+    python pipelines/evaluate_public.py ixi --data IXI/ --out results
 
-FOLDER is searched for NIfTI, NRRD and MetaImage files. OUT gets `table.md` beside results.json and subjects.csv of
-`medld evaluate`. To restore a volume of 7 million voxels takes 18 s at 4x and 62 s at 2x isotropic on two CPU cores
-with AVX512-BF16 (pipelines/benchmark.py); the same without a network and the scores come on top.
+FOLDER is searched for NIfTI, NRRD and MetaImage files, flat or as BIDS; a data card's name or file takes the scans of
+its split val. OUT gets `table.md` beside results.json and subjects.csv of `medld evaluate`, which hold all methods with
+their intervals. A run that was cut goes on with the same command. To restore a volume of 7 million voxels takes 18 s at
+4x and 62 s at 2x isotropic on two CPU cores with AVX512-BF16 (pipelines/benchmark.py); the methods without a network
+and the scores come on top.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from pathlib import Path
 
 from medld.checkpoint import DEFAULT, list_models, load_model
 from medld.evaluation import Summary, evaluate, list_protocols
-from medld.evaluation.run import BASELINE, find_scans
+from medld.evaluation.methods import NO_MODEL
+from medld.evaluation.sources import find_source
 from medld.io import split_suffix
 
 HEAD = ("protocol", "contrast", "scans", "cubic, dB / SSIM", "B", "medld", "gain over B, mean (lowest), dB")
@@ -28,7 +32,8 @@ HEAD = ("protocol", "contrast", "scans", "cubic, dB / SSIM", "B", "medld", "gain
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, evaluate, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("source", metavar="FOLDER|CARD")
+    parser.add_argument("--data", type=Path, help="folder with the card's files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default=DEFAULT, help="name, folder, or baseline (%(default)s)")
     parser.add_argument("--mode", default="fidelity", choices=("fidelity", "balanced", "detail"))
@@ -37,13 +42,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args(argv)
-    known = scans_of_training(options.folder, options.model)
+    known = scans_of_training(options.source, options.data, options.model)
     if known:
         print(f"scans with names that the model was trained on ({len(known)}): {', '.join(known)}", flush=True)
     summaries = evaluate(
-        options.folder,
+        options.source,
         options.protocol,
         options.out,
+        data=options.data,
         model=options.model,
         mode=options.mode,
         limit=options.limit,
@@ -56,12 +62,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"table: {table}")
 
 
-def scans_of_training(folder: Path, model: str) -> list[str]:
-    """Scans below the folder whose names stand in `model.json`: on these a model looks better than it is."""
-    if model == BASELINE or (model == DEFAULT and DEFAULT not in list_models()):
+def scans_of_training(source: str, data: Path | None, model: str) -> list[str]:
+    """Scans of a folder or card whose names stand in `model.json`: on these a model looks better than it is."""
+    if model == NO_MODEL or (model == DEFAULT and DEFAULT not in list_models()):
         return []
     learned = set(load_model(model).card.get("training", {}).get("volumes", ()))
-    return [path.name for path in find_scans(folder) if split_suffix(path)[0] in learned]
+    paths = [scan.path for scan in find_source(source, data).scans]
+    return [path.name for path in paths if split_suffix(path)[0] in learned]
 
 
 def tabulate(summaries: Sequence[Summary]) -> list[str]:

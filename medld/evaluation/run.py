@@ -1,245 +1,271 @@
-"""Run: simulate, enhance, compare every scan of a folder, and write the account of it.
-
-Each scan is brought back to the truth's spacing by the program's own path, `SuperResolver`, with and without
-the model, so a figure here is what a user gets. Nothing that is written depends on the clock or on the order
-of scans: the same folder, model, settings and machine give the same bytes.
-"""
+"""Run: an evaluation from its settings to its table, whole, in shards, or where a killed one stopped."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
-import medld
-from medld.acquisition import Acquisition, AxisAcquisition
-from medld.checkpoint import DEFAULT, Model, list_models, load_model
+from medld.cards import Split
+from medld.checkpoint import Model
 from medld.config import Schema, parse_config
-from medld.dataset import subject_of
-from medld.errors import AcquisitionError, ConfigError, GridError, InputError, OutputError
-from medld.evaluation.protocol import ProtocolConfig, list_protocols, load_protocol, simulate
-from medld.evaluation.table import Row, Summary, format_csv, format_table, summarise
-from medld.geometry import choose_target
-from medld.io import SUFFIXES, file_sha256, read_volume
-from medld.metrics import Reference
-from medld.superres import Request, SuperResolver
-from medld.volume import Volume
+from medld.errors import ConfigError, InputError
+from medld.evaluation.compare import Plan, compare
+from medld.evaluation.exchange import OtherTool, write_scans
+from medld.evaluation.figures import choose_metrics
+from medld.evaluation.journal import WHOLE, Journal, gather_shards, journal_path, open_journal, read_journal
+from medld.evaluation.methods import BASELINES, Mode, load_models, make_methods
+from medld.evaluation.participants import find_participants, read_participants
+from medld.evaluation.protocol import ProtocolConfig, list_protocols, load_protocol
+from medld.evaluation.record import check_free, conclude, make_head
+from medld.evaluation.sources import find_source
+from medld.evaluation.table import Summary
+from medld.io import file_sha256
+from medld.superres import SuperResolver
 
-Mode = Literal["fidelity", "balanced", "detail"]
 Report = Callable[[str], None]
-
-BASELINE = "baseline"
-"""As a model's name: none, cubic and B alone."""
-UNKNOWN_THICKNESS = (None, None, None)
 
 
 class RunSettings(Schema):
-    """What a run may choose, as results.json keeps it."""
+    """What a run may choose, as results.json keeps it; paths of this machine are left out on purpose."""
 
     mode: Mode = "fidelity"
     limit: int | None = Field(None, ge=1)
     """Only the first so many subjects, in the order of their names."""
     device: str = "auto"
     threads: int | None = Field(None, ge=1)
-
-
-@dataclass(frozen=True)
-class Enhancers:
-    """The program's own path without a model, and with it if there is one."""
-
-    baseline: SuperResolver
-    model: SuperResolver | None
-    mode: Mode
-
-    def outputs(self, scan: Volume, truth: Volume, protocol: ProtocolConfig) -> Iterator[tuple[str, str, np.ndarray]]:
-        """Method, what the program says it did, and its values on the truth's grid, one method at a time."""
-        yield "cubic", "cubic B-spline", upsample_cubic(scan, truth.grid.shape)
-        target = choose_target(scan.grid, spacing=truth.grid.spacing)
-        assert target.grid.is_close(truth.grid), "a protocol keeps the outer faces"
-        request = Request(target, UNKNOWN_THICKNESS, consistency=protocol.consistency, mode=self.mode)
-        for method, resolver in (("B", self.baseline), ("medld", self.model)):
-            if resolver is not None:
-                restoration = resolver.restore(scan, request)
-                yield method, restoration.method, restoration.volume.array
-
-
-def upsample_cubic(scan: Volume, shape: tuple[int, int, int]) -> np.ndarray:
-    """Cubic B-spline through the slices of `scan`, level at the outer faces, on `shape` voxels."""
-    i, j, k = (AxisAcquisition(n, m) if n > m else None for n, m in zip(shape, scan.grid.shape, strict=True))
-    acquisition = Acquisition((i, j, k))
-    return np.asarray(acquisition.crop(acquisition.spline(scan.array)))
+    against: str = "B"
+    """Method from which gains and differences count."""
+    seed: int = Field(0, ge=0)
+    """Of the bootstrap."""
+    resample_others: bool = False
+    card: str = ""
+    split: Literal["train", "val", "test", ""] = ""
+    participants: str = ""
+    """SHA-256 of the table."""
 
 
 def evaluate(
-    folder: Path | str,
+    source: Path | str,
     protocols: Sequence[str],
     out: Path | str,
     *,
-    model: Path | str | None = None,
+    data: Path | str | None = None,
+    split: Split = "val",
+    model: Path | str | Sequence[Path | str] | None = None,
+    baselines: Sequence[str] = BASELINES,
+    others: Mapping[str, Path | str] | None = None,
+    resample_others: bool = False,
+    scans_to: Path | str | None = None,
     mode: Mode = "fidelity",
+    metrics: Sequence[str] | None = None,
+    against: str = "B",
+    participants: Path | str | None = None,
     limit: int | None = None,
+    shard: str | tuple[int, int] = WHOLE,
+    seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
     overwrite: bool = False,
     report: Report = lambda line: None,
 ) -> tuple[Summary, ...]:
-    """Compare cubic, B and the model on every scan below `folder`, by every protocol.
+    """Compare methods on every scan of a folder or card, by every protocol.
 
     Args:
-        folder: Fine volumes; files that cannot serve are skipped and listed with the reason.
+        source: Folder of fine volumes, flat or BIDS, or a data card's name or file. Files that cannot serve are
+            skipped and listed with the reason.
         protocols: Shipped names or YAML files.
-        out: Gets results.json (everything) and subjects.csv (the rows); created if missing.
-        model: Name or folder, or "baseline" for none; None takes the shipped one if there is one.
-        mode: Mode of the model.
+        out: Gets results.json (everything) and subjects.csv (the rows); created if missing. A run that was killed
+            here goes on.
+        data: Folder with the card's files.
+        split: Of the card.
+        model: Name, folder or COLUMN=either, one or several, or "baseline" for none; None takes the shipped one if
+            there is one.
+        baselines: Methods without a network, out of `BASELINES`.
+        others: Column to folder with the outputs of another tool, see `exchange.py`.
+        resample_others: Bring outputs on another grid to the truth's instead of refusing them.
+        scans_to: Folder that gets the simulated scans too, for another tool.
+        mode: Mode of the models.
+        metrics: Beyond the headline: names of `medld.metrics.METRICS`, or "all".
+        against: Method from which gains, differences and p count.
+        participants: Table for the subgroups; None takes participants.tsv or .csv in the folder, if there is one.
         limit: Only the first so many subjects.
+        shard: "2/4", or (2, 4): the second of four parts, by subject. When all parts lie in `out`, the last one to
+            finish writes the results; `merge` does it for parts in several folders.
+        seed: Of the bootstrap.
         device: "auto", "cpu", "cuda" or "cuda:1".
         threads: CPU threads, None for all.
-        overwrite: Replace the results of an earlier run.
-        report: Gets a line of text for each scan and, at the end, the table.
+        overwrite: Replace the results of an earlier run, or an unfinished one with other settings.
+        report: Gets a line of text for each scan and, at the end, the tables.
+
+    Returns:
+        The lines of the table; none from a shard that others are still to follow.
 
     Raises:
-        ConfigError: An unknown protocol, none, or a setting out of range.
-        InputError: Not one scan could be used.
-        OutputError: `out` holds results already.
-        CheckpointError: The named model is missing or damaged.
+        ConfigError: An unknown protocol, none, or a setting that is wrong.
+        InputError: Not one scan could be used, or not one output of another tool was found.
+        OutputError: `out` holds results already, or an unfinished run with other settings.
+        CardError: The card is wrong, or its files are missing.
+        CheckpointError: A model is missing or damaged.
     """
-    folder, out = Path(folder), Path(out)
-    chosen = [load_protocol(name) for name in dict.fromkeys(protocols)]
+    out, part = Path(out), parse_shard(shard)
+    chosen = load_protocols(protocols)
+    check_free(out, overwrite=overwrite)
+    wish = {"mode": mode, "limit": limit, "device": device, "threads": threads, "against": against, "seed": seed}
+    parse_config(wish, RunSettings, origin="The evaluation")
+    found = find_source(source, data, split, limit)
+    models, missing = load_models(model)
+    if missing:
+        report("no model is shipped yet: methods without a network alone")
+    tools = [OtherTool(name, Path(folder), resample_others) for name, folder in (others or {}).items()]
+    methods = make_methods(baselines, models, tools, mode=mode, device=device, threads=threads)
+    table = find_participants(found.folder) if participants is None else Path(participants)
+    plan = Plan(found, chosen, methods, choose_metrics(metrics), read_participants(table), against)
+    _check_methods(plan, report)
+    own = {"resample_others": resample_others, "card": found.card, "split": found.split}
+    known = {"participants": file_sha256(table) if table else ""}
+    settings = parse_config({**wish, **own, **known}, RunSettings, origin="The evaluation")
+    if scans_to is not None:
+        report(f"{write_scans(found, chosen, Path(scans_to), report)} simulated scans in {scans_to}")
+    journal = open_journal(out, _head(plan, settings, models), part, overwrite=overwrite)
+    compare(plan, journal, found.shard(*part), report)
+    return _finish(out, journal, report)
+
+
+def merge(
+    folders: Sequence[Path | str], out: Path | str, *, overwrite: bool = False, report: Report = lambda line: None
+) -> tuple[Summary, ...]:
+    """Put the shards of one evaluation, from several folders, together as one run would have made it.
+
+    Args:
+        folders: Where the shards were written, the `out` of each.
+        out: Gets results.json and subjects.csv.
+        overwrite: Replace the results of an earlier run.
+        report: Gets the tables.
+
+    Raises:
+        ConfigError: They are not all the shards of one evaluation, each once and complete.
+        OutputError: `out` holds results already, or a shard is damaged.
+        InputError: Not one scan could be used.
+    """
+    check_free(Path(out), overwrite=overwrite)
+    paths = sorted(path for folder in dict.fromkeys(map(Path, folders)) for path in folder.glob("rows*.jsonl"))
+    head, entries = gather_shards(paths)
+    return conclude(Path(out), head, entries, report)
+
+
+def simulate_scans(
+    source: Path | str,
+    protocols: Sequence[str],
+    folder: Path | str,
+    *,
+    data: Path | str | None = None,
+    split: Split = "val",
+    limit: int | None = None,
+    report: Report = lambda line: None,
+) -> int:
+    """Write the scans that an evaluation would restore, for another tool; returns how many.
+
+    Args:
+        source: As for `evaluate`, like data, split and limit.
+        protocols: Shipped names or YAML files.
+        folder: Gets PROTOCOL/scan.nii.gz and a sidecar beside each, see `exchange.py`.
+        data: Folder with the card's files.
+        split: Of the card.
+        limit: Only the first so many subjects.
+        report: Gets a line for each scan that cannot serve.
+
+    Raises:
+        ConfigError, InputError, CardError: As `evaluate`.
+        OutputError: The folder lies inside the source's.
+    """
+    return write_scans(find_source(source, data, split, limit), load_protocols(protocols), Path(folder), report)
+
+
+def load_protocols(names: Sequence[str]) -> tuple[ProtocolConfig, ...]:
+    """The protocols of these names or files, each once.
+
+    Raises:
+        ConfigError: There is none, one is unknown, or two different ones have one name.
+    """
+    chosen = tuple(load_protocol(name) for name in dict.fromkeys(names))
     if not chosen:
         raise ConfigError(f"Expected at least one protocol out of {', '.join(list_protocols())}, got none.")
-    if (out / "results.json").exists() and not overwrite:
-        raise OutputError(f"{out} holds the results of an earlier run. Choose another folder or remove them.")
-    wish = {"mode": mode, "limit": limit, "device": device, "threads": threads}
-    settings = parse_config(wish, RunSettings, origin="The evaluation")
-    paths = find_scans(folder, limit)
-    loaded = _load(model, report)
-    enhancers = Enhancers(
-        SuperResolver(None, device=device, threads=threads),
-        SuperResolver(loaded, device=device, threads=threads) if loaded else None,
-        mode,
-    )
-    rows, skipped = _compare(folder, paths, chosen, enhancers, report)
-    summaries = summarise(rows)
-    record = _record(settings, chosen, loaded, enhancers)
-    record |= {
-        "summary": [asdict(s) for s in summaries],
-        "subjects": [asdict(r) for r in rows],
-        "skipped": skipped,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "subjects.csv", format_csv(rows))
-    _write(out / "results.json", json.dumps(record, indent=1) + "\n")
-    for line in format_table(summaries):
-        report(line)
-    return summaries
+    taken = [protocol.name for protocol in chosen]
+    if len(set(taken)) < len(taken):
+        raise ConfigError(f"Expected protocols of different names, got {', '.join(taken)}. Rename one in its file.")
+    return chosen
 
 
-def find_scans(folder: Path, limit: int | None = None) -> list[Path]:
-    """Image files below `folder` by name, those of the first `limit` subjects.
+def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
+    """Which part of how many, both from 1.
 
     Raises:
-        InputError: If there is none.
+        ConfigError: It is none.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.lower().endswith(tuple(SUFFIXES)))
-    subjects = sorted({subject_of(path) for path in paths})[:limit]
-    if not subjects:
-        raise InputError(f"Expected image files ({', '.join(SUFFIXES)}) below {folder}, found none. Check the path.")
-    return [path for path in paths if subject_of(path) in subjects]
+    try:
+        index, count = (int(number) for number in (shard.split("/") if isinstance(shard, str) else shard))
+    except ValueError:
+        index, count = 0, 0
+    if not 1 <= index <= count:
+        raise ConfigError(f"Expected a shard such as 2/4, the second of four, got {shard}.")
+    return index, count
 
 
-def _load(model: Path | str | None, report: Report) -> Model | None:
-    """The named model, the shipped one if there is one, or none."""
-    if model == BASELINE:
-        return None
-    if model in (None, DEFAULT) and DEFAULT not in list_models():
-        report("no model is shipped yet: cubic and B alone")
-        return None
-    return load_model(str(model or DEFAULT))
+def _check_methods(plan: Plan, report: Report) -> None:
+    """Refuse what would show only after hours: nothing to count from, another tool without a single output."""
+    names = [method.name for method in plan.methods]
+    if plan.against not in names:
+        raise ConfigError(f"Expected to count from one of {', '.join(names)}, got '{plan.against}'. Check --against.")
+    for other in plan.others:
+        scans, count = plan.source.scans, 0
+        for protocol in plan.protocols:
+            count += sum(bool(plan.output_hash(other, scan, protocol)) for scan in scans)
+            for stray in other.tool.unmatched(plan.names, protocol.name, alone=plan.alone):
+                report(
+                    f"{protocol.name}  {stray}  of {other.name} left out: no scan has its name, so no truth is there"
+                )
+        if not count:
+            raise InputError(
+                f"Expected outputs of {other.name} below {other.tool.folder}, in a folder for each protocol "
+                f"({plan.protocols[0].name}/), named like the scans; found none. Check --other.",
+                "E_NOT_IMAGE",
+            )
 
 
-def _compare(
-    folder: Path,
-    paths: Sequence[Path],
-    protocols: Sequence[ProtocolConfig],
-    enhancers: Enhancers,
-    report: Report,
-) -> tuple[list[Row], list[dict[str, str]]]:
-    """All rows, ordered by protocol and file; and what was skipped, with the reason."""
-    rows: list[Row] = []
-    skipped: list[dict[str, str]] = []
-    for protocol in protocols:
-        for path in paths:
-            name = path.relative_to(folder).as_posix()
-            try:
-                new = _compare_one(path, name, protocol, enhancers)
-            except (InputError, GridError, AcquisitionError) as error:
-                skipped.append({"protocol": protocol.name, "file": name, "code": error.code, "reason": str(error)})
-                report(f"{protocol.name}  {name}  skipped, {error.code}: {error}")
-                continue
-            rows += new
-            report(f"{protocol.name}  {name}  " + ", ".join(f"{r.method} {r.psnr:.2f}" for r in new) + " dB")
-    if not rows:
-        raise InputError(f"Expected a fine volume below {folder}, all files were skipped: {skipped[0]['reason']}")
-    return rows, skipped
+def _head(plan: Plan, settings: RunSettings, models: Mapping[str, Model]) -> dict[str, object]:
+    machine = SuperResolver(None, device=settings.device, threads=settings.threads)
+    return make_head(
+        settings.model_dump(),
+        plan.protocols,
+        models,
+        [method.name for method in plan.methods],
+        plan.metrics,
+        {"device": machine.device, "precision": machine.precision},
+        plan.names,
+    )
 
 
-def _compare_one(path: Path, name: str, protocol: ProtocolConfig, enhancers: Enhancers) -> list[Row]:
-    """The rows of one scan by one protocol."""
-    truth, scan = simulate(read_volume(path)[0], protocol, key=path.name)
-    reference = Reference(truth.array)
-    ratio = truth.grid.shape[2] / scan.grid.shape[2]
-    facts: dict[str, Any] = {
-        "protocol": protocol.name,
-        "group": "CT" if truth.modality == "ct" else truth.contrast,
-        "subject": subject_of(path),
-        "file": name,
-        "sha256": file_sha256(path),
-        "shape": "x".join(str(n) for n in truth.grid.shape),
-        "ratio": ratio,
-    }
-    rows = [
-        Row(
-            **facts,
-            method=method,
-            how=how,
-            psnr=reference.psnr(array),
-            ssim=reference.ssim(array),
-            detail_share=reference.detail_share(array, ratio),
-            gain=0.0,
-            ssim_gain=0.0,
-        )
-        for method, how, array in enhancers.outputs(scan, truth, protocol)
-    ]
-    base = next(row for row in rows if row.method == "B")
-    return [replace(row, gain=row.psnr - base.psnr, ssim_gain=row.ssim - base.ssim) for row in rows]
-
-
-def _record(
-    settings: RunSettings, protocols: Sequence[ProtocolConfig], model: Model | None, enhancers: Enhancers
-) -> dict[str, Any]:
-    """What the figures rest on; paths of this machine and times of day are left out on purpose."""
-    resolver = enhancers.model or enhancers.baseline
-    packages = ("numpy", "scipy", "torch", "nibabel")
-    return {
-        "medld": medld.__version__,
-        "versions": {package: version(package) for package in packages},
-        "model": {"name": model.name, "sha256": dict(model.sha256)} if model else None,
-        "device": resolver.device,
-        "precision": resolver.precision,
-        "settings": settings.model_dump(),
-        "protocols": [protocol.model_dump() for protocol in protocols],
-    }
-
-
-def _write(path: Path, text: str) -> None:
-    """`text` under a temporary name, then moved: a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def _finish(out: Path, journal: Journal, report: Report) -> tuple[Summary, ...]:
+    """Close the journal, and write the results if it was the last one."""
+    journal.finish()
+    index, count = journal.shard
+    if journal.shard == WHOLE:
+        try:
+            summaries = conclude(out, journal.head, journal.entries, report)
+        except InputError:  # not one row: leave nothing behind
+            journal.path.unlink()
+            if not any(out.iterdir()):
+                out.rmdir()
+            raise
+        journal.path.unlink()
+        return summaries
+    paths = [journal_path(out, (other, count)) for other in range(1, count + 1)]
+    left = [place for place, path in enumerate(paths, 1) if not (path.exists() and read_journal(path).complete)]
+    if left:
+        report(f"shard {index}/{count} is complete; still to come in {out}: {', '.join(map(str, left))}")
+        return ()
+    head, entries = gather_shards(paths)
+    return conclude(out, head, entries, report)

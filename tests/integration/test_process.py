@@ -58,7 +58,7 @@ def test_interrupted_leaves_nothing_behind(tmp_path: Path, number: signal.Signal
 
 
 def test_help_needs_no_heavy_library() -> None:
-    heavy = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "rich", "pydantic", "PIL")
+    heavy = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "rich", "pydantic", "PIL", "pydicom", "highdicom")
     code = (
         "import sys\n"
         "from medld.cli import main\n"

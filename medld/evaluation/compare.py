@@ -1,0 +1,155 @@
+"""Compare: one scan after the other, each by every method, into a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medld.errors import InputError, MedldError, RestorationError
+from medld.evaluation.figures import measure, ratio_along
+from medld.evaluation.journal import Entry, Journal
+from medld.evaluation.methods import Case, Method, Other, request_for
+from medld.evaluation.participants import Participants
+from medld.evaluation.protocol import ProtocolConfig
+from medld.evaluation.simulate import Simulated, image
+from medld.evaluation.sources import UNUSABLE, FineScan, Source
+from medld.evaluation.table import Row
+from medld.io import file_sha256
+from medld.metrics import Metric, Reference
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is compared, on what: all that is decided before the first scan is read."""
+
+    source: Source
+    protocols: tuple[ProtocolConfig, ...]
+    methods: tuple[Method, ...]
+    metrics: tuple[Metric, ...]
+    participants: Participants
+    against: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all scans."""
+        return tuple(scan.name for scan in self.source.scans)
+
+    @property
+    def others(self) -> tuple[Other, ...]:
+        """Other tools among the methods."""
+        return tuple(method for method in self.methods if isinstance(method, Other))
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one protocol, so that outputs need no folder of its name."""
+        return len(self.protocols) == 1
+
+    def output_hash(self, other: Other, scan: FineScan, protocol: ProtocolConfig) -> str:
+        """SHA-256 of another tool's file for a scan, "" if there is none or several."""
+        try:
+            path = other.tool.find(scan.name, protocol.name, self.names, alone=self.alone)
+        except InputError:
+            return ""
+        return "" if path is None else file_sha256(path)
+
+    def output_hashes(self, scan: FineScan, protocol: ProtocolConfig) -> dict[str, str]:
+        """By the other tools' names."""
+        return {other.name: self.output_hash(other, scan, protocol) for other in self.others}
+
+
+def compare(plan: Plan, journal: Journal, scans: Sequence[FineScan], report: Report) -> None:
+    """Put every scan by every protocol into the journal, but for those that are in it already, unchanged."""
+    for protocol in plan.protocols:
+        for scan in scans:
+            sha256, outputs = file_sha256(scan.path), plan.output_hashes(scan, protocol)
+            known = journal.entries.get((protocol.name, scan.name))
+            if known is not None and (known.sha256, dict(known.outputs)) == (sha256, outputs):
+                continue
+            entry = Entry(protocol.name, scan.name, sha256, outputs)
+            entry = _measured(plan, scan, protocol, entry)
+            journal.add(entry)
+            for line in _lines(entry):
+                report(line)
+
+
+def _measured(plan: Plan, scan: FineScan, protocol: ProtocolConfig, entry: Entry) -> Entry:
+    """The entry with the rows of its scan."""
+    skipped: list[Mapping[str, str]] = []
+
+    def skip(error: MedldError, **where: str) -> None:
+        own = {"protocol": protocol.name, "file": scan.name, **where}
+        skipped.append({**own, "code": error.code, "reason": str(error)})
+
+    try:
+        volume = scan.read()
+        made = image(volume, protocol, key=scan.path.name)
+        reference = Reference(made.truth.array)
+        _ = reference.foreground  # refuses a truth without one, once and not for every method
+        request_for(made, protocol)
+    except UNUSABLE as error:
+        skip(error)
+        return replace(entry, skipped=tuple(skipped))
+    facts = _facts(plan, scan, protocol, made, entry.sha256, scan.group(volume))
+    case = Case(made, protocol, scan.name, plan.names, plan.alone)
+    rows: list[Row] = []
+    for method in plan.methods:
+        try:
+            output = method.restore(case)
+            values = measure(
+                reference,
+                output.array,
+                made,
+                protocol,
+                plan.metrics,
+                lambda name, error, own=method.name: skip(error, method=own, metric=name),  # type: ignore[misc]
+            )
+        except (*UNUSABLE, RestorationError) as error:
+            skip(error, method=method.name)
+            continue
+        rows.append(Row(**facts, method=method.name, how=output.how, values=values, output_sha256=output.sha256))
+    return replace(entry, rows=with_gains(rows, plan.against), skipped=tuple(skipped))
+
+
+def _facts(
+    plan: Plan, scan: FineScan, protocol: ProtocolConfig, made: Simulated, sha256: str, group: str
+) -> dict[str, Any]:
+    """What the rows of one scan share."""
+    return {
+        "protocol": protocol.name,
+        "group": group,
+        "subject": scan.subject,
+        "file": scan.name,
+        "sha256": sha256,
+        "shape": "x".join(str(n) for n in made.truth.grid.shape),
+        "ratio": ratio_along(made, 2 if protocol.axes == "isotropic" else protocol.axis),
+        "traits": plan.participants.traits(scan.path, scan.subject),
+    }
+
+
+def with_gains(rows: Sequence[Row], against: str) -> tuple[Row, ...]:
+    """The rows of one scan with their gains over the method `against`; NaN where it has no row."""
+    base = next((row.values for row in rows if row.method == against), {})
+    nothing = float("nan")
+    return tuple(
+        replace(
+            row,
+            gain=row.values["psnr"] - base.get("psnr", nothing),
+            ssim_gain=row.values["ssim"] - base.get("ssim", nothing),
+        )
+        for row in rows
+    )
+
+
+def _lines(entry: Entry) -> list[str]:
+    """What is said of a scan."""
+    name = f"{entry.protocol}  {entry.file}  "
+    scores = ", ".join(f"{row.method} {row.values['psnr']:.2f}" for row in entry.rows)
+    left = [
+        f"{name}{' '.join(one[key] + ' ' for key in ('method', 'metric') if key in one)}skipped, {one['code']}: "
+        f"{one['reason']}"
+        for one in entry.skipped
+    ]
+    return [*([f"{name}{scores} dB"] if scores else []), *left]
