@@ -29,7 +29,7 @@ from dataclasses import fields
 from functools import partial
 
 from medld.batch.settings import EnhanceSettings, Outcome
-from medld.cli import convert, data, export, finetune, inspect, latent
+from medld.cli import convert, data, evaluate, export, finetune, inspect, latent
 from medld.cli.options import DEFAULTS, parse
 from medld.cli.signals import removed_when_terminated
 from medld.errors import MedldError, OutputError
@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    commands = {"enhance": _enhance, "evaluate": _evaluate, "train": _train, "info": _info}
-    for module in (inspect, convert, finetune, data, latent, export):
+    commands = {"enhance": _enhance, "train": _train, "info": _info}
+    for module in (inspect, convert, evaluate, finetune, data, latent, export):
         commands[module.__name__.rpartition(".")[2]] = partial(module.run, say=_say)
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
@@ -86,16 +86,6 @@ def _enhance(options: argparse.Namespace) -> int:
         outcomes = run_plan(plan, settings, terminal, dry_run=options.dry_run)
         terminal.conclude(outcomes)
     return _exit_code(outcomes)
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    """Compare on simulated scans."""
-    from medld.evaluation import evaluate
-
-    names = ("model", "mode", "limit", "device", "threads", "overwrite")
-    given = {name: value for name, value in vars(options).items() if name in names}
-    evaluate(options.folder, options.protocols, options.out, report=_say, **given)
-    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from medld import __version__
 from medld.batch.settings import BASELINE, CHOICES, DEFAULT_MODEL, EnhanceSettings
-from medld.cli import convert, data, export, finetune, inspect, latent
+from medld.cli import convert, data, evaluate, export, finetune, inspect, latent
 from medld.errors import CODES, WARNINGS, ConfigError
 
 __all__ = ["DEFAULTS", "parse"]
@@ -123,9 +123,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"medld {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_enhance(commands)
-    _add_evaluate(commands)
     _add_train(commands)
-    for module in (inspect, convert, finetune, data, latent, export):
+    for module in (inspect, convert, evaluate, finetune, data, latent, export):
         module.add_parser(commands)
     info = commands.add_parser("info", help="version, devices, shipped models", description=DESCRIPTION)
     info.set_defaults(command="info")
@@ -241,28 +240,6 @@ def _add_talk_options(parser: argparse.ArgumentParser) -> None:
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("--quiet", action="store_true", default=False, help="only warnings and refusals")
     talk.add_argument("--verbose", action="store_true", default=False, help="also timings and tracebacks")
-
-
-def _add_evaluate(commands: Any) -> None:
-    """`medld evaluate`."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="simulate thick slices of fine scans, restore them, compare",
-        epilog="example:\n  medld evaluate scans/ --protocol through-plane-4x --out results/",
-        argument_default=argparse.SUPPRESS,
-    )
-    parser.set_defaults(command="evaluate")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="fine scans")
-    parser.add_argument(
-        "--protocol", dest="protocols", metavar="NAME", action="append", required=True, help="may be repeated"
-    )
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="gets results.json, subjects.csv")
-    parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped model")
-    parser.add_argument("--mode", choices=CHOICES["mode"], help=f"default {DEFAULTS.mode}")
-    parser.add_argument("--limit", metavar="N", type=int, help="only the first N subjects")
-    parser.add_argument("--device", metavar="auto|cpu|cuda[:i]", help=f"default {DEFAULTS.device}")
-    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads; default all")
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
 
 
 def _add_train(commands: Any) -> None:
