@@ -61,7 +61,7 @@ def seed_files(name: str) -> tuple[bytes, ...]:
     """The files of a small sound series."""
     options: dict[str, dict[str, Any]] = {
         "wide": {"pixel_spacing": (30.0, 32.0), "orientation": "sagittal", "spacing": 2.5},
-        "ct implicit": {"modality": "CT", "syntax": IMPLICIT, "orientation": "oblique"},
+        "ct implicit": {"modality": "CT", "slope": 0.5, "syntax": IMPLICIT, "orientation": "oblique"},
         "big endian": {"syntax": BIG_ENDIAN},
         "deflated": {"syntax": DEFLATED},
         "rle": {"syntax": RLE},
@@ -71,7 +71,13 @@ def seed_files(name: str) -> tuple[bytes, ...]:
     }
     with tempfile.TemporaryDirectory() as folder:
         if name == "enhanced":
-            path = make_enhanced(Path(folder) / "e.dcm", slices=SLICES, shape=SHAPE, echo_times=(3.0, 9.0))
+            path = make_enhanced(
+                Path(folder) / "e.dcm",
+                slices=SLICES,
+                shape=SHAPE,
+                echo_times=(3.0, 9.0),
+                slopes=[1 + k / 4 for k in range(2 * SLICES)],
+            )
             return (path.read_bytes(),)
         paths = make_series(Path(folder), slices=SLICES, shape=SHAPE, **options.get(name, {}))
         if name == "zip":
@@ -144,12 +150,11 @@ def open_dataset(source: Any) -> Dataset:
 
 
 def is_whole(source: Any) -> bool:
-    """Whether pydicom can open the object: not where a deflated stream is damaged behind its pixels."""
+    """Whether pydicom can open the object: no deflated stream that is damaged behind its pixels, or not announced."""
     try:
-        open_dataset(source)
+        return "Columns" in open_dataset(source)
     except zlib.error:
         return False
-    return True
 
 
 def find(dataset: Dataset, index: int, macro: str, keyword: str, default: Any) -> Any:

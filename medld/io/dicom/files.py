@@ -162,7 +162,7 @@ def _source_of(path: Path, root: Path | None) -> Iterator[tuple[Source, Refusal 
 
 def _iterate_members(path: Path) -> Iterator[tuple[Source, Refusal | None]]:
     """The members of an archive, in the order of their names; none is decompressed here."""
-    members = {info.filename: info for info in _archive(path).infolist() if not info.is_dir()}
+    members = {info.filename: info for info in _archive(path).infolist() if info.filename and not info.is_dir()}
     for name in sorted(members):
         if not any(_is_hidden(part) for part in re.split(r"[/\\]", name)):
             info = members[name]

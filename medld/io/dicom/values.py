@@ -42,7 +42,10 @@ def is_damaged(dataset: Dataset, keyword: str) -> bool:
 
     `value_of` takes it for absent, or reads the digits of a text as a binary number.
     """
-    element = dataset.get_item(_tag_of(keyword))
+    try:
+        element = dataset.get_item(_tag_of(keyword))
+    except Exception:
+        return True
     if element is None:
         return False
     if element.VR is not None and str(element.VR) not in _kinds_of(keyword):
