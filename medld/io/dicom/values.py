@@ -16,6 +16,7 @@ __all__ = ["is_damaged", "is_uid", "items_of", "numbers_of", "shared_tag", "valu
 
 SHORT = 128  # bytes of a value that is remembered
 _CODED = frozenset({"CS", "DS", "IS", "UI", "US"})  # no text: the same whatever the character set
+_WRITTEN = frozenset({"AS", "DA", "DT", "LO", "PN", "SH", "TM"})  # the same if it is plain ASCII
 
 # Leading zeros of a component are forbidden (PS3.5, 9.1) but written by real scanners; they do no harm.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
@@ -28,13 +29,21 @@ def value_of(dataset: Dataset, keyword: str, default: Any = None) -> Any:
         raw = dataset.get_item(_tag_of(keyword))
         if raw is None:
             return default
-        if isinstance(raw, RawDataElement) and raw.value and len(raw.value) <= SHORT and raw.VR in _CODED:
+        if isinstance(raw, RawDataElement) and _is_lasting(raw):
             value = _converted(int(raw.tag), str(raw.VR), raw.value, raw.is_little_endian)
         else:
             value = dataset.get(keyword)
         return default if value is None or value == "" else value
     except Exception:
         return default
+
+
+def _is_lasting(raw: RawDataElement) -> bool:
+    """Whether a value means the same in every header, so that it can be remembered."""
+    value = raw.value
+    if not value or len(value) > SHORT:
+        return False
+    return raw.VR in _CODED or (raw.VR in _WRITTEN and value.isascii() and b"\x1b" not in value)
 
 
 def is_damaged(dataset: Dataset, keyword: str) -> bool:
