@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DicomSeries", "Head", "ImageFile", "Input", "digest_of", "files_of", "name_series", "series_number"]
 
-HASH_DIGITS = 12  # of the 16 in a hashed UID: two series of a hospital share them once in 10^8 studies
 READ_BYTES = 1 << 20
 COARSEST = 0.99  # of the largest spacing: an axis that is as coarse as any
 
@@ -205,21 +204,16 @@ class DicomSeries:
 
 def name_series(series: Series) -> str:
     """A name for one volume of a series: its SeriesNumber and a hash of what makes it this one."""
-    from medld.io.dicom import hash_uid
-    from medld.io.dicom.values import value_of
+    from medld.io.dicom import naming
 
-    first, number = series.frames[0], series_number(series)
-    instance = value_of(first.head, "SOPInstanceUID", "")
-    known = "" if number is None else f"{number}-"
-    return f"series-{known}{hash_uid(f'{series.uid} {instance} {first.index}')[:HASH_DIGITS]}"
+    return naming.name_series(series)
 
 
 def series_number(series: Series) -> int | None:
     """SeriesNumber (0020,0011), None where it is none that fits a name."""
-    from medld.io.dicom.values import numbers_of
+    from medld.io.dicom import naming
 
-    (number,) = numbers_of(series.head, "SeriesNumber", 1) or (-1.0,)
-    return int(number) if 0 <= number < 2**31 else None
+    return naming.series_number(series)
 
 
 def files_of(image: Path) -> tuple[Path, ...]:

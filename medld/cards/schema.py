@@ -30,8 +30,25 @@ LEAST_REASON = 10
 """Characters of a reason; less says nothing."""
 
 Split = Literal["train", "val", "test"]
-Layout = Literal["flat", "bids", "ixi", "hcp", "brats", "totalsegmentator", "convert"]
-"""How files are found below the data folder; see `medld.dataset.files`. `convert`: they are no NIfTI files yet."""
+Layout = Literal[
+    "flat",
+    "bids",
+    "dicom",
+    "convert",
+    "ixi",
+    "hcp",
+    "oasis1",
+    "oasis3",
+    "kirby21",
+    "brats",
+    "fastmri",
+    "adni",
+    "lidc",
+    "ldct",
+    "rplhr",
+    "totalsegmentator",
+]
+"""How files are found below the data folder; see `medld.dataset.layouts`. `convert`: none of these finds them."""
 
 T = TypeVar("T")
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

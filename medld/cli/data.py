@@ -31,7 +31,7 @@ examples:
   medld data show ixi
   medld data inspect scans/
   medld data pack medld-mri-train --data ../shared/data --out packs/mri --split train --max-mb 60
-  medld data pack scans/ --out packs/own            a folder of NIfTI files, flat or BIDS"""
+  medld data pack scans/ --out packs/own            NIfTI files, flat or BIDS, and DICOM studies"""
 
 
 def add_parser(commands: Any) -> None:
@@ -55,7 +55,7 @@ def add_parser(commands: Any) -> None:
 def _add_pack(actions: Any) -> None:
     """`medld data pack`."""
     pack = actions.add_parser("pack", help="scans in few small files, to train from on any machine")
-    pack.add_argument("what", metavar="CARD|DIR", help="name or .yaml file of a card, or a folder of NIfTI files")
+    pack.add_argument("what", metavar="CARD|DIR", help="name or .yaml file of a card, or a folder of scans")
     pack.add_argument("--out", metavar="DIR", type=Path, required=True, help="the pack; new or empty")
     pack.add_argument(
         "--data", metavar="FOLDER", type=Path, help=f"where the card's files are; default: {DATA_VARIABLE}"
@@ -205,7 +205,7 @@ def _summarise(scans: Sequence[Scan]) -> Iterator[str]:
     usable = [scan for scan in scans if scan.modality is not None]
     subjects = len({scan.subject for scan in scans})
     odd = sum(bool(scan.problems) for scan in scans)
-    yield f"{len(scans)} files, {subjects} subjects, {len(usable)} readable, {odd} with problems"
+    yield f"{len(scans)} scans, {subjects} subjects, {len(usable)} readable, {odd} with problems"
     groups = Counter(((scan.modality or "").upper(), _contrast(scan), _spacing(scan)) for scan in usable)
     for (modality, contrast, spacing), count in sorted(groups.items()):
         kind = modality if contrast == "-" else f"{modality} {contrast}"
@@ -222,15 +222,15 @@ def _pack(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     card: str | None = None
     split: str | None = None
     if _is_card(options.what):
-        card, scans = _scans_of_card(options)
+        card, scans = _scans_of_card(options, say)
         split = options.split or "train"
     else:
         folder = Path(options.what)
         if options.split or options.data:
             raise ConfigError("Expected --split and --data with a card, a folder has neither. Leave them out.")
-        scans = find_scans(folder)
+        scans = find_scans(folder, report=say)
         if not scans:
-            raise CardError(f"Expected NIfTI files in {folder}, flat or in a BIDS tree, found none. Check the path.")
+            raise CardError(f"Expected NIfTI files, flat or in a BIDS tree, or DICOM in {folder}, found none. Check the path.")
     packed = write_pack(scans, options.out, max_bytes=most, report=say, card=card, split=split)
     say(f"{len(packed.names)} volumes, {packed.size / MEGABYTE:.1f} MB -> {options.out}")
     if packed.left_out:
@@ -252,12 +252,12 @@ def _is_card(what: str) -> bool:
     raise CardError(f"Expected a card ({', '.join(list_cards())} or a .yaml file) or a folder, got '{what}'.")
 
 
-def _scans_of_card(options: argparse.Namespace) -> tuple[str, list[Any]]:
+def _scans_of_card(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[str, list[Any]]:
     from medld.cards import read_card
-    from medld.dataset import card_scans
+    from medld.dataset import card_scans, where_to_get
 
     card = read_card(options.what)
     folder = options.data or os.environ.get(DATA_VARIABLE)
     if folder is None:
-        raise ConfigError(f"Expected the folder of {card.name}: give --data FOLDER or set {DATA_VARIABLE}.")
-    return card.name, card_scans(card, Path(folder), options.split or "train")
+        raise ConfigError(f"Expected the folder of {card.name}: give --data FOLDER or set {DATA_VARIABLE}. {where_to_get(card)}")
+    return card.name, card_scans(card, Path(folder), options.split or "train", say)

@@ -1,130 +1,192 @@
 """Files: which scans lie below a folder or belong to a card, whose they are, and what they show; no voxels yet.
 
-    flat               *.nii, *.nii.gz in the folder itself
-    bids               sub-*/anat/, sub-*/ses-*/anat/
-    ixi                IXI002-Guys-0828-T1.nii.gz, in one folder or in IXI-T1/, IXI-T2/, IXI-PD/
-    hcp                100307/unprocessed/3T/T1w_MPR1/100307_3T_T1w_MPR1.nii.gz
-    brats              BraTS2021_00000/BraTS2021_00000_t1.nii.gz, BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1n.nii.gz
-    totalsegmentator   s0000/ct.nii.gz
-
-A folder without a card is read as flat and as BIDS.
+A folder without a card is read as flat, as BIDS and for DICOM; a card's `layout` says how its set is named
+(`medld.dataset.layouts`). Training and evaluation both take their scans from here.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
-from medld.cards import DataCard, Split, known, split_of
+from medld.cards import DataCard, Split, known, list_cards, read_card, split_of
+from medld.dataset.layouts import ANYBODYS, LAYOUTS, find_unready, match_layout, recognise
+from medld.dataset.scanfile import ScanFile, check_names, subject_of, told_contrast
+from medld.dataset.studies import holds_dicom, list_studies
 from medld.errors import CardError
-from medld.io import guess_modality, is_label_name, split_suffix
-from medld.volume import Contrast
+from medld.io import split_suffix
+
+__all__ = [
+    "LAYOUTS",
+    "LEFT_OUT",
+    "ScanFile",
+    "card_scans",
+    "check_names",
+    "find_scans",
+    "subject_of",
+    "told_contrast",
+    "where_to_get",
+]
+
+LEFT_OUT = ("derivatives", "sourcedata", "code")
+"""Folders of a BIDS data set that hold no raw scans, or the same ones as DICOM."""
+
+Report = Callable[[str], None]
+Wanted = Callable[[ScanFile], bool]
 
 
-@dataclass(frozen=True)
-class ScanFile:
-    """A scan that has not been read. `part` is the source in a card that gathers several, `sha256` what the file's
-    hash must be (None: anything), `modality` what a card says ("mr", "ct"; None: as its name and values say).
-    """
-
-    path: Path
-    name: str
-    subject: str
-    contrast: str
-    modality: str | None = None
-    part: str = ""
-    sha256: str | None = None
-    weight: float = 1.0
-    axes: tuple[int, ...] = (0, 1, 2)
+def _silent(line: str) -> None:
+    """Nobody listens."""
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where the files are, and a pattern on their names that tells subject and contrast (`what`)."""
+def find_scans(folder: Path, layout: str | None = None, report: Report = _silent) -> list[ScanFile]:
+    """The scans of a folder by one of `LAYOUTS`, or by flat, BIDS and DICOM; sorted by name.
 
-    globs: tuple[str, ...]
-    pattern: re.Pattern[str] | None = None
-    contrasts: Mapping[str, str] = field(default_factory=dict)
-
-
-_T12 = {"T1w": "T1w", "T2w": "T2w"}
-_BRATS = {"t1": "T1w", "t1n": "T1w", "t1ce": "ce-T1w", "t1c": "ce-T1w", "t2": "T2w", "t2w": "T2w"}
-LAYOUTS: Mapping[str, _Layout] = {
-    "flat": _Layout(("*.nii", "*.nii.gz")),
-    "bids": _Layout(("sub-*/anat/*.nii*", "sub-*/ses-*/anat/*.nii*")),
-    "ixi": _Layout(
-        ("IXI*.nii*", "*/IXI*.nii*"),
-        re.compile(r"(?P<subject>IXI\d{3})-\w+-\d{4}-(?P<what>T1|T2|PD)\.nii(\.gz)?"),
-        {"T1": "T1w", "T2": "T2w", "PD": "PDw"},
-    ),
-    "hcp": _Layout(
-        ("*/unprocessed/3T/T1w_MPR*/*.nii*", "*/unprocessed/3T/T2w_SPC*/*.nii*"),
-        re.compile(r"(?P<subject>\d{6})_3T_(?P<what>T[12]w)_(MPR|SPC)\d\.nii(\.gz)?"),
-        _T12,
-    ),
-    "brats": _Layout(
-        ("BraTS*/BraTS*.nii*", "*/BraTS*/BraTS*.nii*"),
-        re.compile(
-            r"(?P<subject>BraTS2021_\d{5}|BraTS-GLI-\d{5})(-\d{3})?[-_](?P<what>t1n?|t1ce?|t2w?|t2f|flair)\.nii(\.gz)?"
-        ),
-        {**_BRATS, "t2f": "FLAIR", "flair": "FLAIR"},
-    ),
-    "totalsegmentator": _Layout(
-        ("s*/ct.nii*", "*/s*/ct.nii*"), re.compile(r"(?P<subject>s\d{4})/(?P<what>ct)\.nii(\.gz)?"), {"ct": "CT"}
-    ),
-}
-
-
-def find_scans(folder: Path, layout: str | None = None) -> list[ScanFile]:
-    """The scans of a folder by one of `LAYOUTS`, or by flat and BIDS; sorted by name. What is named a label map is left
-    out of BIDS folders, which hold such files beside the scans.
-    """
-    names = ("flat", "bids") if layout is None else (layout,)
-    return sorted((scan for name in names for scan in _search(folder, name)), key=lambda scan: scan.name)
-
-
-def _search(folder: Path, name: str) -> Iterator[ScanFile]:
-    layout = LAYOUTS[name]
-    for path in sorted({path for pattern in layout.globs for path in folder.glob(pattern) if path.is_file()}):
-        if layout.pattern is None:
-            if name == "flat" or not (is_label_name(path) or split_suffix(path)[0].endswith("mask")):
-                yield ScanFile(path, split_suffix(path)[0], subject_of(path), guess_modality(path, 0.0).contrast)
-        elif found := layout.pattern.fullmatch(f"{path.parent.name}/{path.name}") or layout.pattern.fullmatch(
-            path.name
-        ):
-            contrast = layout.contrasts[found["what"]]
-            stem = split_suffix(path)[0]
-            own = stem if found["subject"] in stem else f"{found['subject']}_{contrast}"
-            yield ScanFile(path, own, found["subject"], contrast)
-
-
-def card_scans(card: DataCard, folder: Path, split: Split) -> list[ScanFile]:
-    """The scans of one split of a card, their files below `folder`; sorted by name.
+    What is named a label map is left out of BIDS folders, which hold such files beside the scans; of DICOM what cannot
+    be used is, and `report` gets a line with its code for each.
 
     Raises:
-        CardError: The folder or a listed file is missing, nothing is found, or the card does not say who is in which
-            split or how its files are found.
+        CardError: The names of the layout do not tell people apart.
+        InputError: E_TOO_BIG, too many DICOM files.
+    """
+    names: Sequence[str] = (layout,) if layout else ("flat", "bids")
+    scans = [scan for name in names for scan in _search(folder, name, lambda scan: True, report)]
+    if layout is None and holds_dicom(folder, LEFT_OUT):
+        scans += _studies(folder, report)
+    return sorted(scans, key=lambda scan: scan.name)
+
+
+def _search(folder: Path, name: str, wanted: Wanted, report: Report) -> Iterator[ScanFile]:
+    """What a layout finds and is wanted; headers of DICOM are read only of those people."""
+    for place in match_layout(folder, name):
+        if place.series is None or not place.subject:
+            yield from (scan for scan in _open(place, report) if wanted(scan))
+        elif wanted(place):
+            yield from _open(place, report)
+
+
+def _open(place: ScanFile, report: Report) -> list[ScanFile]:
+    """The scans at a place: a file is one, a folder holds one NIfTI file or DICOM."""
+    if place.series is None:
+        return [place]
+    images = sorted(path for path in place.path.iterdir() if split_suffix(path)[1] and path.name[0] != ".")
+    if images:
+        return [
+            replace(place, path=path, series=None, name=place.name if len(images) == 1 else split_suffix(path)[0])
+            for path in images
+        ]
+    found = _studies(place.path, report)
+    if not place.subject:
+        return found
+    return [_as_named(place, scan, alone=len(found) == 1) for scan in found]
+
+
+def _as_named(place: ScanFile, scan: ScanFile, *, alone: bool) -> ScanFile:
+    """A series under the names of its set, which are nobody's."""
+    return replace(
+        scan,
+        name=place.name if alone and place.session else f"{place.subject}_{scan.name}",
+        subject=place.subject,
+        contrast=scan.contrast if place.contrast == "unknown" else place.contrast,
+        session=place.session or scan.session,
+        split=place.split,
+    )
+
+
+def _studies(folder: Path, report: Report) -> list[ScanFile]:
+    """The usable series below a folder."""
+    entries = list_studies(folder, LEFT_OUT)
+    for entry in entries:
+        if not entry.usable:
+            report(entry.describe())
+    return [entry.scan for entry in entries if entry.usable]
+
+
+def card_scans(card: DataCard, folder: Path, split: Split, report: Report = _silent) -> list[ScanFile]:
+    """The scans of one split of a card, their files below `folder`; sorted by name.
+
+    Args:
+        card: The card; its `layout` says how files are found, unless it lists them.
+        folder: The data folder.
+        split: Which scans.
+        report: Gets a line for each DICOM series that cannot be used.
+
+    Raises:
+        CardError: The folder or a listed file is missing, nothing is found or it is another set, with a word on where
+            to get the data and under which terms; or the card does not say how its files are found or split.
+        InputError: E_TOO_BIG, too many DICOM files.
     """
     if not folder.is_dir():
-        raise CardError(f"Expected the files of {card.name} in a folder {folder}, found none. Check --data.")
+        raise CardError(f"Expected the files of {card.name} in a folder {folder}, found none. {where_to_get(card)}")
     if card.splits.rule == "listed":
-        scans = _listed(card, folder, split)
-    elif card.splits.rule == "by-subject-hash":
-        layout = known(card.layout)
-        if layout is None or layout == "convert":
-            raise CardError(
-                f"The files of {card.name} are not found by a rule (layout: {card.layout}). Convert them to NIfTI, put "
-                "them into one folder or a BIDS tree, and name that folder instead of the card."
-            )
-        scans = [scan for scan in find_scans(folder, layout) if split_of(scan.subject) == split]
-    else:
-        raise CardError(f"{card.name} leaves the splits to its source. Name the folder of one split, not the card.")
+        return _listed(card, folder, split)
+    layout = known(card.layout)
+    if layout is None or layout == "convert":
+        raise CardError(
+            f"The files of {card.name} are not found by a rule (layout: {card.layout}). Convert them to NIfTI, put "
+            "them into one folder or a BIDS tree, and name that folder instead of the card."
+        )
+    seen: Counter[str] = Counter()
+    unusable: list[str] = []
+
+    def is_wanted(scan: ScanFile) -> bool:
+        own = scan.split if card.splits.rule == "source" else split_of(scan.subject)
+        seen[own] += 1
+        return own == split
+
+    def note(line: str) -> None:
+        unusable.append(line)
+        report(line)
+
+    scans = [replace(scan, modality=card.modality) for scan in _search(folder, layout, is_wanted, note)]
     if not scans:
-        raise CardError(f"Expected files of the split {split} of {card.name} below {folder}, found none.")
-    return scans
+        raise CardError(
+            f"Expected files of the split {split} of {card.name} below {folder}, found none"
+            + (_where_else(card, seen, split, unusable) or _what_else(card, folder, layout))
+        )
+    return sorted(scans, key=lambda scan: scan.name)
+
+
+def _where_else(card: DataCard, seen: Counter[str], split: Split, unusable: Sequence[str]) -> str:
+    """What was found of a card where nothing of one split can be used; "" if nothing was."""
+    if seen[split]:
+        return f" that can be used. {unusable[0]}" if unusable else " that can be used."
+    others = ", ".join(f"{count} of {name}" for name, count in sorted(seen.items()) if name and count)
+    if others:
+        return f", but {others}. Choose another split, or add scans."
+    if seen[""]:
+        return (
+            f": {card.name} leaves the splits to its source, and no folder is named after one. Keep the source's "
+            "folders, or name the folder of one split, not the card."
+        )
+    return ""
+
+
+def _what_else(card: DataCard, folder: Path, layout: str) -> str:
+    """What there is in the place of a card's files, and where to get those."""
+    if hint := find_unready(folder, layout):
+        return f": {hint}."
+    if not any(folder.iterdir()):
+        return f": the folder is empty. {where_to_get(card)}"
+    other = recognise(folder)
+    looks = f" It looks like {_cards_of(other)}." if other and other != layout else ""
+    return f": nothing is named like {LAYOUTS[layout].example}.{looks} Check --data. {where_to_get(card)}"
+
+
+def _cards_of(layout: str) -> str:
+    """The shipped cards of a layout, or its name."""
+    assert layout not in ANYBODYS
+    cards = [name for name in list_cards() if known(read_card(name).layout) == layout]
+    return " or ".join(cards) or layout
+
+
+def where_to_get(card: DataCard) -> str:
+    """Where the files of a card come from and under which terms, in a line."""
+    source = f"the sources that `medld data show {card.name}` lists" if card.parts else card.origin[0]
+    terms = f"access: {card.access}; licence: {card.licence}".replace("\n", " ")
+    return f"Get the files from {source} and name their folder with --data; {terms}."
 
 
 def _listed(card: DataCard, folder: Path, split: Split) -> list[ScanFile]:
@@ -142,30 +204,12 @@ def _listed(card: DataCard, folder: Path, split: Split) -> list[ScanFile]:
         )
         for file in card.files(split)
     ]
+    if not scans:
+        raise CardError(f"Expected files of the split {split} of {card.name}, it lists none. Choose another split.")
     missing = [scan for scan in scans if not scan.path.is_file()]
     if missing:
         raise CardError(
             f"Expected the {len(scans)} files of {card.name} ({split}) below {folder}, {len(missing)} are missing, "
-            f"the first is {missing[0].path.relative_to(folder).as_posix()}. Check --data."
+            f"the first is {missing[0].path.relative_to(folder).as_posix()}. Check --data. {where_to_get(card)}"
         )
     return sorted(scans, key=lambda scan: scan.name)
-
-
-def subject_of(path: Path) -> str:
-    """The BIDS subject in a file's name, else the name without its endings."""
-    first = path.name.split("_")[0]
-    return first if first.startswith("sub-") else split_suffix(path)[0]
-
-
-def told_contrast(contrast: str) -> Contrast:
-    """A card's contrast as networks are told it; most are unknown to them."""
-    return contrast if contrast in get_args(Contrast) else "unknown"  # type: ignore[return-value]
-
-
-def check_names(scans: Sequence[ScanFile]) -> None:
-    """Raises: CardError, if two scans have one name."""
-    seen: dict[str, ScanFile] = {}
-    for scan in scans:
-        if scan.name in seen:
-            raise CardError(f"Expected every name once, got {seen[scan.name].path} and {scan.path}. Rename one.")
-        seen[scan.name] = scan

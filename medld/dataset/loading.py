@@ -27,7 +27,7 @@ class Source:
 
 
 def load(folders: Sequence[Path], sources: Sequence[Source] = (Source("*"),), cache: Path | None = None) -> list[Fine]:
-    """All volumes of NIfTI folders (flat or BIDS) or packs that match a source; the first match counts. Sorted by name.
+    """All volumes of folders (flat, BIDS, DICOM) or packs that match a source; the first match counts. Sorted by name.
 
     Args:
         folders: Of two volumes with one name the last one stays.

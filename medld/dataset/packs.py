@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medld.dataset.cache import Cache
-from medld.dataset.files import ScanFile, check_names
+from medld.dataset.scanfile import ScanFile, check_names
 from medld.dataset.volumes import Fine, read_fine
 from medld.errors import CardError, OutputError
 

@@ -1,4 +1,4 @@
-"""Survey: what is in a folder of scans, and what would keep a model from learning from it.
+"""Survey: what is in a folder of scans, files and DICOM series, and what would keep a model from learning from it.
 
 Problems have the reason codes of `medld.errors`: what cannot be read at all has the code with which every command
 refuses it; thick slices and copies, which can be read but teach nothing or flatter a validation, are E_COHORT.
@@ -6,16 +6,17 @@ refuses it; thick slices and copies, which can be read but teach nothing or flat
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from medld.dataset.files import subject_of
+from medld.dataset.scanfile import ScanFile, subject_of
+from medld.dataset.studies import Entry, holds_dicom, list_studies
+from medld.dataset.volumes import Fine, content_of, read_scan, to_bytes
 from medld.errors import CardError, GridError, InputError
-from medld.io import SUFFIXES, read_header, read_volume, split_suffix
+from medld.io import SUFFIXES, read_header, split_suffix
 from medld.volume import Volume
 
 THICK = 1.8
@@ -35,10 +36,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Scan:
-    """One file. What is not known of a file that cannot be read is None.
+    """One file or DICOM series. What is not known of one that cannot be read is None.
 
-    `name` is its path below the folder, `spacing` in mm, `bytes` those of the file, `noise` a standard deviation: a
-    fraction of the scan's 99.9th percentile, for CT in HU; 0 where none stands out from texture.
+    `name` is its path below the folder, of DICOM its number and a hash; `subject` of DICOM is a hash too. `spacing` in
+    mm, `bytes` those of its files, `noise` a standard deviation: a fraction of the scan's 99.9th percentile, for CT in
+    HU; 0 where none stands out from texture.
     """
 
     name: str
@@ -53,66 +55,88 @@ class Scan:
 
 
 def survey(folder: Path) -> Iterator[Scan]:
-    """Every scan file below a folder in the order of paths, one in memory at a time; hidden folders are left out.
+    """Every scan below a folder: files in the order of paths, then DICOM; one in memory at a time. Hidden folders are
+    left out.
 
     Raises:
-        CardError: There is no such folder, or no such file in it.
+        CardError: There is no such folder, or no scan in it.
+        InputError: E_TOO_BIG, too many DICOM files.
     """
     files = folder.rglob("*") if folder.is_dir() else ()
     names = {path.relative_to(folder): path for path in files if split_suffix(path)[1] and path.is_file()}
     visible = sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
-    if not visible:
-        raise CardError(f"Expected scans ({', '.join(SUFFIXES)}) below {folder}, found none. Check the path.")
+    studies = list_studies(folder) if folder.is_dir() and holds_dicom(folder) else []
+    if not visible and not studies:
+        raise CardError(f"Expected scans ({', '.join(SUFFIXES)}, DICOM) below {folder}, found none. Check the path.")
     seen: dict[str, str] = {}
     for name in visible:
-        yield _look(names[name], name.as_posix(), seen)
+        scan = ScanFile(names[name], name.as_posix(), subject_of(names[name]), "unknown")
+        yield _look(scan, names[name].stat().st_size, None, seen)
+    for entry in studies:
+        yield _look(entry.scan, entry.size, entry, seen)
 
 
-def _look(path: Path, name: str, seen: dict[str, str]) -> Scan:
-    """A file's facts; `seen` maps hashes of voxels to the names that had them first."""
-    subject, size = subject_of(path), path.stat().st_size
+def _look(scan: ScanFile, size: int, entry: Entry | None, seen: dict[str, str]) -> Scan:
+    """A scan's facts; `seen` maps hashes of contents to the names that had them first."""
+    if entry is not None and not entry.usable:
+        return _refused(scan, size, entry, Problem(entry.code, entry.reason))
     try:
-        volume, _ = read_volume(path)
+        volume = read_scan(scan)
     except (InputError, GridError) as error:
-        return Scan(name, subject, size, *_from_header(path), problems=(Problem(error.code, str(error)),))
-    spacing = volume.grid.spacing
+        reason = str(error).removeprefix(f"{scan.label}: ")
+        return _refused(scan, size, entry, Problem(error.code, reason))
+    thickness = entry.slice_thickness if entry else None
     return Scan(
-        name,
-        subject,
+        scan.name,
+        scan.subject,
         size,
         volume.modality,
         volume.contrast,
         volume.grid.shape,
-        spacing,
+        volume.grid.spacing,
         estimate_scan_noise(volume),
-        (*_thick(spacing), *_copy(volume, name, seen)),
+        (*_thick(volume.grid.spacing, thickness), *_copy(volume, scan.name, seen)),
     )
 
 
-def _from_header(path: Path) -> tuple[None, None, tuple[int, int, int] | None, tuple[float, float, float] | None]:
-    """Shape and spacing of a file whose voxels are refused, where its header can be read."""
+def _refused(scan: ScanFile, size: int, entry: Entry | None, problem: Problem) -> Scan:
+    """What is known of a scan that cannot be read: by its header, where that can be."""
     try:
-        grid = read_header(path).grid
+        grid = entry.grid if entry else read_header(scan.path).grid
     except (InputError, GridError):
-        return None, None, None, None
-    return None, None, grid.shape, grid.spacing
+        grid = None
+    shape, spacing = (grid.shape, grid.spacing) if grid else (None, None)
+    return Scan(scan.name, scan.subject, size, shape=shape, spacing=spacing, problems=(problem,))
 
 
-def _thick(spacing: tuple[float, float, float]) -> Iterator[Problem]:
-    thick = [axis for axis in range(3) if spacing[axis] >= THICK * min(spacing)]
+def find_thick(spacing: Sequence[float], thickness: float | None = None) -> tuple[int, ...]:
+    """The array axes along which a scan is too coarse to be a truth.
+
+    Args:
+        spacing: mm, per axis.
+        thickness: Of the slices, mm, which lie along the last axis; slices that overlap hold no finer detail. None if
+            it is not known.
+    """
+    detail = (*spacing[:2], max(spacing[2], thickness or 0.0))
+    return tuple(axis for axis in range(3) if detail[axis] >= THICK * min(detail))
+
+
+def _thick(spacing: tuple[float, float, float], thickness: float | None) -> Iterator[Problem]:
+    thick = find_thick(spacing, thickness)
     if thick:
         fine = ", ".join(str(axis) for axis in range(3) if axis not in thick)
+        coarse = max(*spacing, thickness or 0.0) if 2 in thick else max(spacing)
         yield Problem(
             "E_COHORT",
-            f"thick slices: {max(spacing):.4g} mm beside {min(spacing):.4g} mm; no truth along them, "
+            f"thick slices: {coarse:.4g} mm beside {min(spacing):.4g} mm; no truth along them, "
             f"use axes [{fine}] alone or leave it out",
         )
 
 
 def _copy(volume: Volume, name: str, seen: dict[str, str]) -> Iterator[Problem]:
-    digest = hashlib.sha256(str(volume.grid.shape).encode())
-    digest.update(volume.array.ravel(order="K").data)  # a view: the array is contiguous
-    first = seen.setdefault(digest.hexdigest(), name)
+    modality = "ct" if volume.modality == "ct" else "mr"
+    fine = Fine(name, to_bytes(volume.array, modality), volume.grid.spacing)
+    first = seen.setdefault(content_of(fine), name)
     if first != name:
         yield Problem("E_COHORT", f"the same voxels as {first}; keep one of them")
 

@@ -64,7 +64,7 @@ def compare(plan: Plan, journal: Journal, scans: Sequence[FineScan], report: Rep
     """Put every scan by every protocol into the journal, but for those that are in it already, unchanged."""
     for protocol in plan.protocols:
         for scan in scans:
-            sha256, outputs = file_sha256(scan.path), plan.output_hashes(scan, protocol)
+            sha256, outputs = scan.hash(), plan.output_hashes(scan, protocol)
             known = journal.entries.get((protocol.name, scan.name))
             if known is not None and (known.sha256, dict(known.outputs)) == (sha256, outputs):
                 continue
@@ -85,7 +85,7 @@ def _measured(plan: Plan, scan: FineScan, protocol: ProtocolConfig, entry: Entry
 
     try:
         volume = scan.read()
-        made = image(volume, protocol, key=scan.path.name)
+        made = image(volume, protocol, key=scan.key)
         reference = Reference(made.truth.array)
         _ = reference.foreground  # refuses a truth without one, once and not for every method
         request_for(made, protocol)

@@ -130,7 +130,7 @@ def write_scans(
         for scan in source.scans:
             path = folder / protocol.name / Path(scan.name).with_name(stem_of(scan.name) + ".nii.gz")
             try:
-                made = image(scan.read(), protocol, key=scan.path.name)
+                made = image(scan.read(), protocol, key=scan.key)
             except UNUSABLE as error:
                 report(f"{protocol.name}  {scan.name}  not written, {error.code}: {error}")
                 continue

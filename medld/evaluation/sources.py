@@ -1,7 +1,7 @@
 """Sources: which fine scans an evaluation takes, out of a folder or by a data card.
 
-    a folder        every image file below it; of a BIDS tree what lies in anat/ and is no label map, and beside it
-                    what lies in the folder itself
+    a folder        every image file and DICOM series below it; of a BIDS tree what lies in anat/ and is no label map,
+                    and beside it what lies in the folder itself
     a card          the scans of one split, as the card lists or finds them below its data folder
 
 A scan keeps the name of its file below the folder, so that rows of several runs can be put side by side.
@@ -10,15 +10,14 @@ A scan keeps the name of its file below the folder, so that rows of several runs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medld.cards import Split, list_cards, read_card
-from medld.dataset import card_scans, subject_of
+from medld.dataset import LEFT_OUT, ScanFile, card_scans, hash_scan, holds_dicom, read_scan, subject_of, where_to_get
 from medld.dataset import find_scans as find_by_layout
-from medld.dataset.files import told_contrast
 from medld.errors import AcquisitionError, CardError, ConfigError, GridError, InputError
-from medld.io import SUFFIXES, file_sha256, read_volume
+from medld.io import SUFFIXES
 from medld.volume import Modality, Volume
 
 UNUSABLE = (InputError, GridError, AcquisitionError, CardError)
@@ -31,7 +30,7 @@ BIDS_FOLDERS = ("sub-*/anat", "sub-*/ses-*/anat")
 class FineScan:
     """A scan that has not been read.
 
-    `name` is its path below the folder. `contrast` and `modality` are what a card or a layout says of it, None where
+    `name` is its path below the folder, of a DICOM series (`series`) its number and a hash. `contrast` and `modality` are what a card or a layout says of it, None where
     its own name and values are to say; `sha256` is what a card says its hash must be.
     """
 
@@ -41,6 +40,24 @@ class FineScan:
     contrast: str | None = None
     modality: Modality | None = None
     sha256: str | None = None
+    series: str | None = None
+
+    @property
+    def file(self) -> ScanFile:
+        """As the data set has it."""
+        told = self.contrast or "unknown"
+        return ScanFile(
+            self.path, self.name, self.subject, told, self.modality, sha256=self.sha256, series=self.series
+        )
+
+    @property
+    def key(self) -> str:
+        """What its noise is drawn by: the file's name, wherever it lies."""
+        return self.path.name if self.series is None else self.name
+
+    def hash(self) -> str:
+        """SHA-256 of its file, or of all files of a series."""
+        return hash_scan(self.file)
 
     def read(self) -> Volume:
         """The volume, with the modality and contrast that are known of it.
@@ -49,11 +66,8 @@ class FineScan:
             CardError: The file is not the one that its card means.
             InputError, GridError: It cannot be read.
         """
-        if self.sha256 is not None and file_sha256(self.path) != self.sha256:
-            raise CardError("The file is damaged or another one: its hash differs from the card's. Get it again.")
-        volume, _ = read_volume(self.path)
-        contrast = volume.contrast if self.contrast is None else told_contrast(self.contrast)
-        return Volume(volume.array, volume.grid, self.modality or volume.modality, contrast)
+        volume = read_scan(self.file)
+        return replace(volume, contrast="unknown") if self.contrast == "unknown" else volume
 
     def group(self, volume: Volume) -> str:
         """The part of the table that it belongs to: its contrast; CT stands apart, its foreground is another one."""
@@ -110,7 +124,7 @@ def find_source(
             "Check the path."
         )
     if not source.scans:
-        raise InputError(f"Expected image files ({', '.join(SUFFIXES)}) below {folder}, found none. Check the path.")
+        raise InputError(f"Expected image files ({', '.join(SUFFIXES)}) or DICOM below {folder}, found none. Check the path.")
     return Source(source.folder, source.of(source.subjects[:limit]), source.card, source.split)
 
 
@@ -120,22 +134,27 @@ def _scans_below(folder: Path) -> list[FineScan]:
     paths = [path for path in found if path.is_file() and path.name.lower().endswith(tuple(SUFFIXES))]
     if is_bids:
         paths += [scan.path for scan in find_by_layout(folder, "bids")]
-    return [FineScan(path, path.relative_to(folder).as_posix(), subject_of(path)) for path in sorted(paths)]
+    scans = [FineScan(path, path.relative_to(folder).as_posix(), subject_of(path)) for path in sorted(paths)]
+    if holds_dicom(folder, LEFT_OUT):
+        studies = find_by_layout(folder, "dicom")
+        scans += [FineScan(scan.path, scan.name, scan.subject, series=scan.series) for scan in studies]
+    return scans
 
 
 def _by_card(what: str, data: Path | str | None, split: Split) -> Source:
     card = read_card(what)
     if data is None:
-        raise ConfigError(f"Expected the folder with the files of {card.name}, got none. Name it with --data.")
+        raise ConfigError(f"Expected the folder with the files of {card.name}, got none. {where_to_get(card)}")
     folder = Path(data)
     scans = [
         FineScan(
             scan.path,
-            scan.path.relative_to(folder).as_posix(),
+            scan.path.relative_to(folder).as_posix() if scan.series is None else scan.name,
             scan.subject,
             scan.contrast,
             "ct" if card.modality == "ct" else "mr",
             scan.sha256,
+            scan.series,
         )
         for scan in card_scans(card, folder, split)
     ]

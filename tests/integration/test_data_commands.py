@@ -103,7 +103,7 @@ def test_show_counts_the_splits(card: Path, capsys: pytest.CaptureFixture[str]) 
 def test_inspect_tells_what_there_is_and_what_is_wrong(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "inspect", str(scans)]) == 0
     printed = capsys.readouterr().out
-    assert "4 files, 3 subjects, 4 readable, 0 with problems" in printed
+    assert "4 scans, 3 subjects, 4 readable, 0 with problems" in printed
     assert "3 MR T1w at 1.00x1.00x1.00 mm" in printed
     save_scan(scans / "val" / "sub-4_FLAIR.nii.gz", 9, (1.0, 1.0, 4.0))
     (scans / "val" / "sub-5_T1w.nii").write_text("not a scan")
@@ -111,7 +111,7 @@ def test_inspect_tells_what_there_is_and_what_is_wrong(scans: Path, capsys: pyte
     printed = capsys.readouterr().out
     assert "val/sub-4_FLAIR.nii.gz: E_COHORT: thick slices: 4 mm beside 1 mm" in printed
     assert "val/sub-5_T1w.nii: E_NOT_IMAGE: " in printed
-    assert "6 files, 5 subjects, 5 readable, 2 with problems" in printed
+    assert "6 scans, 5 subjects, 5 readable, 2 with problems" in printed
 
 
 @pytest.mark.parametrize(("split", "names"), [(None, 3), ("train", 3), ("val", 1)])

@@ -409,47 +409,6 @@ def test_a_listed_file_that_is_missing_is_named(folder: Path, tmp_path: Path) ->
         card_scans(card, tmp_path / "nowhere", "train")
 
 
-TREES = {
-    "ixi": {
-        "IXI-T1/IXI002-Guys-0828-T1.nii.gz": ("IXI002-Guys-0828-T1", "IXI002", "T1w"),
-        "IXI-T2/IXI002-Guys-0828-T2.nii.gz": ("IXI002-Guys-0828-T2", "IXI002", "T2w"),
-        "IXI013-HH-1212-PD.nii.gz": ("IXI013-HH-1212-PD", "IXI013", "PDw"),
-        "IXI-MRA/IXI002-Guys-0828-MRA.nii.gz": None,
-    },
-    "hcp": {
-        "100307/unprocessed/3T/T1w_MPR1/100307_3T_T1w_MPR1.nii.gz": ("100307_3T_T1w_MPR1", "100307", "T1w"),
-        "100307/unprocessed/3T/T2w_SPC1/100307_3T_T2w_SPC1.nii.gz": ("100307_3T_T2w_SPC1", "100307", "T2w"),
-        "100307/unprocessed/3T/T1w_MPR1/100307_3T_BIAS_32CH.nii.gz": None,
-        "100307/T1w/T1w_acpc_dc.nii.gz": None,
-    },
-    "brats": {
-        "BraTS2021_00002/BraTS2021_00002_t1ce.nii.gz": ("BraTS2021_00002_t1ce", "BraTS2021_00002", "ce-T1w"),
-        "BraTS2021_00002/BraTS2021_00002_seg.nii.gz": None,
-        "train/BraTS-GLI-00008-001/BraTS-GLI-00008-001-t2f.nii.gz": (
-            "BraTS-GLI-00008-001-t2f",
-            "BraTS-GLI-00008",
-            "FLAIR",
-        ),
-    },
-    "totalsegmentator": {
-        "s0011/ct.nii.gz": ("s0011_CT", "s0011", "CT"),
-        "s0011/segmentations/liver.nii.gz": None,
-        "s0012/ct.nii.gz": ("s0012_CT", "s0012", "CT"),
-    },
-}
-
-
-@pytest.mark.parametrize("layout", TREES)
-def test_layouts_of_public_sets_tell_names_subjects_and_contrasts(layout: str, tmp_path: Path) -> None:
-    for path in TREES[layout]:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).touch()
-    found = {
-        s.path.relative_to(tmp_path).as_posix(): (s.name, s.subject, s.contrast) for s in find_scans(tmp_path, layout)
-    }
-    assert found == {path: expected for path, expected in TREES[layout].items() if expected is not None}
-
-
 def test_the_rule_of_hashes_parts_people_not_files(tmp_path: Path) -> None:
     for number in range(40):
         for what in ("T1", "T2"):
@@ -460,12 +419,6 @@ def test_the_rule_of_hashes_parts_people_not_files(tmp_path: Path) -> None:
     for split, scans in found.items():
         assert {split_of(scan.subject) for scan in scans} == {split}
         assert len(scans) == 2 * len({scan.subject for scan in scans})
-
-
-@pytest.mark.parametrize(("name", "words"), [("adni", "Convert"), ("kirby21", "Convert"), ("rplhr-ct", "one split")])
-def test_a_card_that_cannot_find_its_files_says_what_to_do(name: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(CardError, match=words):
-        card_scans(read_card(name), tmp_path, "train")
 
 
 @pytest.mark.data
