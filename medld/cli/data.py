@@ -230,7 +230,9 @@ def _pack(options: argparse.Namespace, say: Callable[[str], None]) -> int:
             raise ConfigError("Expected --split and --data with a card, a folder has neither. Leave them out.")
         scans = find_scans(folder, report=say)
         if not scans:
-            raise CardError(f"Expected NIfTI files, flat or in a BIDS tree, or DICOM in {folder}, found none. Check the path.")
+            raise CardError(
+                f"Expected NIfTI files, flat or in a BIDS tree, or DICOM in {folder}, found none. Check the path."
+            )
     packed = write_pack(scans, options.out, max_bytes=most, report=say, card=card, split=split)
     say(f"{len(packed.names)} volumes, {packed.size / MEGABYTE:.1f} MB -> {options.out}")
     if packed.left_out:
@@ -259,5 +261,7 @@ def _scans_of_card(options: argparse.Namespace, say: Callable[[str], None]) -> t
     card = read_card(options.what)
     folder = options.data or os.environ.get(DATA_VARIABLE)
     if folder is None:
-        raise ConfigError(f"Expected the folder of {card.name}: give --data FOLDER or set {DATA_VARIABLE}. {where_to_get(card)}")
+        raise ConfigError(
+            f"Expected the folder of {card.name}: give --data FOLDER or set {DATA_VARIABLE}. {where_to_get(card)}"
+        )
     return card.name, card_scans(card, Path(folder), options.split or "train", say)

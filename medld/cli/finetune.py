@@ -15,8 +15,9 @@ examples:
   medld enhance scan.nii.gz --model model/
 
 COHORT holds fine scans of at least two subjects: NIfTI files, flat or BIDS, DICOM studies, or both; or train/ and val/
-with such. A person of DICOM is the hash of a Patient ID. Thick slices are simulated from them. OUT is a model folder with the better of start and tuned, validation.csv and README.md; the
-exit code is 0 either way, the table says which it is."""
+with such. A person of DICOM is the hash of a Patient ID. Thick slices are simulated from them. OUT is a model folder
+with the better of start and tuned, validation.csv and README.md; the exit code is 0 either way, the table says which
+it is."""
 
 
 def add_parser(commands: Any) -> None:

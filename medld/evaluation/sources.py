@@ -30,8 +30,9 @@ BIDS_FOLDERS = ("sub-*/anat", "sub-*/ses-*/anat")
 class FineScan:
     """A scan that has not been read.
 
-    `name` is its path below the folder, of a DICOM series (`series`) its number and a hash. `contrast` and `modality` are what a card or a layout says of it, None where
-    its own name and values are to say; `sha256` is what a card says its hash must be.
+    `name` is its path below the folder, of a DICOM series (`series`) its number and a hash. `contrast` and `modality`
+    are what a card or a layout says of it, None where its own name and values are to say; `sha256` is what a card says
+    its hash must be.
     """
 
     path: Path
@@ -46,9 +47,7 @@ class FineScan:
     def file(self) -> ScanFile:
         """As the data set has it."""
         told = self.contrast or "unknown"
-        return ScanFile(
-            self.path, self.name, self.subject, told, self.modality, sha256=self.sha256, series=self.series
-        )
+        return ScanFile(self.path, self.name, self.subject, told, self.modality, sha256=self.sha256, series=self.series)
 
     @property
     def key(self) -> str:
@@ -124,7 +123,9 @@ def find_source(
             "Check the path."
         )
     if not source.scans:
-        raise InputError(f"Expected image files ({', '.join(SUFFIXES)}) or DICOM below {folder}, found none. Check the path.")
+        raise InputError(
+            f"Expected image files ({', '.join(SUFFIXES)}) or DICOM below {folder}, found none. Check the path."
+        )
     return Source(source.folder, source.of(source.subjects[:limit]), source.card, source.split)
 
 
