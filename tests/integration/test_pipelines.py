@@ -177,3 +177,25 @@ def test_evaluate_public_writes_one_table(tmp_path: Path, start: Start, capsys: 
             figures = scores[row[0].removeprefix("| "), row[1], method]
             assert cell == f"{figures['psnr']:.2f} / {figures['ssim']:.4f}"
         assert row[6].startswith(f"{figures['gain']:+.2f} ")
+
+
+def test_a_source_left_out_is_judged_and_not_learned(tmp_path: Path, start: Start) -> None:
+    for index, name in enumerate(("cstar01_T1w", "lindner01_T1w", "ds002748s01_T1w")):
+        save_head(tmp_path / "heads" / f"sub-{name}.nii.gz", index)
+    out = tmp_path / "out"
+    settings = [part for text in (*TOY, f"model.one_step={NETWORK}") for part in ("--set", text)]
+    arguments = ("--packs", tmp_path / "heads", "--out", out, "--steps", 2, "--ratios", 3, "--device", "cpu", *settings)
+
+    start("leave_one_out", *arguments, "--sources", "cstar")
+    first = (out / "leave_one_out.csv").read_text()
+    start("leave_one_out", *arguments, "--sources", "cstar", "none")
+    lines = (out / "leave_one_out.csv").read_text()
+
+    learned = {
+        name: load_model(out / "runs" / name / "model").card["training"]["volumes"] for name in ("cstar", "none")
+    }
+    assert learned["cstar"] == ["sub-ds002748s01_T1w", "sub-lindner01_T1w"]
+    assert len(learned["none"]) == 3
+    assert lines.startswith(first), "what is there is not made again"
+    judged = [line.split(",")[:3:2] for line in lines.splitlines()[1:]]
+    assert judged == [["cstar", "sub-cstar01_T1w"], ["none", "sub-cstar01_T1w"], ["none", "sub-lindner01_T1w"]]
