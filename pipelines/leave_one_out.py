@@ -4,10 +4,10 @@
     python pipelines/leave_one_out.py --out runs/leave_one_out --table
 
 For every source (subjects called sub-SOURCE*) a network is trained from its first step on for --seconds on all other
-volumes and judged on all volumes of that source, by foreground dB over B at --ratios; the source `none` leaves nothing
-out and is judged on every source: what having seen a site is worth. Lines go to OUT/leave_one_out.csv as they come,
-models to OUT/runs/SOURCE/model; the same command goes on with the sources that are missing. With --max-minutes none is
-begun that would not end in time.
+volumes and judged on all volumes of that source, by foreground dB over B at --ratios; `a+b` leaves two sources out at
+once, `none` leaves nothing out and is judged on every source: what having seen a site is worth. Lines go to
+OUT/leave_one_out.csv as they come, models to OUT/runs/SOURCE/model; the same command goes on with the sources that are
+missing. With --max-minutes none is begun that would not end in time.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def split(volumes: Sequence[Fine], source: str) -> tuple[list[Fine], list[Fine]]
     """Volumes to learn from and to be judged by; of `EVERYTHING`, those of all sources that are ever left out."""
     if source == EVERYTHING:
         return list(volumes), [v for v in volumes if source_of(v.name)]
-    return [v for v in volumes if source_of(v.name) != source], [v for v in volumes if source_of(v.name) == source]
+    out = source.split("+")
+    return [v for v in volumes if source_of(v.name) not in out], [v for v in volumes if source_of(v.name) in out]
 
 
 def source_of(name: str) -> str:
@@ -144,7 +145,11 @@ def contrast_of(name: str) -> str:
 
 
 def _mean(lines: Sequence[Line], ratio: float, left_out: str) -> str:
-    gains = [float(line["gain"]) for line in lines if float(line["ratio"]) == ratio and line["left_out"] == left_out]
+    gains = [
+        float(line["gain"])
+        for line in lines
+        if float(line["ratio"]) == ratio and left_out in line["left_out"].split("+")
+    ]
     return f"{np.mean(gains):+.2f}" if gains else ""
 
 
