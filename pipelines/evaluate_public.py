@@ -8,10 +8,10 @@ baseline B among them) and by the model, and compared with itself.
     python pipelines/evaluate_public.py ixi --data IXI/ --out results
 
 FOLDER is searched for NIfTI, NRRD and MetaImage files, flat or as BIDS; a data card's name or file takes the scans of
-its split val. OUT gets `table.md` beside results.json and subjects.csv of `medld evaluate`, which hold all methods with
-their intervals. A run that was cut goes on with the same command. To restore a volume of 7 million voxels takes 18 s at
-4x and 62 s at 2x isotropic on two CPU cores with AVX512-BF16 (pipelines/benchmark.py); the methods without a network
-and the scores come on top.
+its split val. OUT gets `table.md` beside the files of `medld evaluate`, which hold all methods with their intervals. A
+run that was cut goes on with the same command. To restore a volume of 7 million voxels takes 18 s at 4x and 62 s at 2x
+isotropic on two CPU cores with AVX512-BF16 (pipelines/benchmark.py); the methods without a network and the scores come
+on top.
 """
 
 from __future__ import annotations

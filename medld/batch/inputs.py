@@ -10,8 +10,6 @@ Both answer the same questions, so that a run need not ask what it is restoring.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite, prod
 from pathlib import Path
@@ -19,17 +17,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from medld.batch.names import name_folder, name_output
 from medld.geometry import Grid
-from medld.io import Storage, file_sha256, read_header, read_sidecar, read_volume, sidecar_path
+from medld.io import Storage, read_header, read_sidecar, read_volume, sidecar_path
 from medld.report import describe_file
 from medld.volume import Volume
 
 if TYPE_CHECKING:
     from medld.io.dicom import Series
-    from medld.io.dicom.series import Source
 
-__all__ = ["DicomSeries", "Head", "ImageFile", "Input", "digest_of", "files_of", "name_series", "series_number"]
+__all__ = ["DicomSeries", "Head", "ImageFile", "Input", "files_of", "name_series", "series_number"]
 
-READ_BYTES = 1 << 20
 COARSEST = 0.99  # of the largest spacing: an axis that is as coarse as any
 
 
@@ -188,7 +184,7 @@ class DicomSeries:
 
     def describe(self) -> dict[str, Any]:
         """Hashed UIDs, counts, and a sha256 that does not depend on names or on an archive."""
-        from medld.io.dicom import hash_uid
+        from medld.io.dicom import hash_sources, hash_uid
         from medld.io.dicom.values import value_of
 
         sources = self.series.sources
@@ -198,7 +194,7 @@ class DicomSeries:
             "study": hash_uid(str(value_of(self.series.head, "StudyInstanceUID", ""))),
             "instances": len(sources),
             "frames": len(self.series.frames),
-            "sha256": digest_of([_source_sha256(source) for source in sources]),
+            "sha256": hash_sources(sources),
         }
 
 
@@ -219,24 +215,6 @@ def series_number(series: Series) -> int | None:
 def files_of(image: Path) -> tuple[Path, ...]:
     """The files an image consists of: an .mhd header has its voxels beside it."""
     return (image, image.with_suffix(".raw")) if image.suffix.lower() == ".mhd" else (image,)
-
-
-def digest_of(hashes: Sequence[str]) -> str:
-    """SHA-256 over the sorted SHA-256 of several files, hexadecimal, one a line: order and names do not matter."""
-    return hashlib.sha256("".join(f"{digest}\n" for digest in sorted(hashes)).encode()).hexdigest()
-
-
-def _source_sha256(source: Source) -> str:
-    """SHA-256 of one DICOM object, the same inside an archive and outside."""
-    if source.member is None:
-        return file_sha256(source.path)
-    from medld.io.dicom.files import open_source
-
-    digest = hashlib.sha256()
-    with open_source(source) as stream:
-        while block := stream.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_thickness(path: Path) -> tuple[float | None, tuple[str, ...]]:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medld import __version__
-from medld.batch.inputs import digest_of
 from medld.batch.plan import Job
 from medld.batch.prepare import Prepared
 from medld.batch.settings import BASELINE, EnhanceSettings
 from medld.checkpoint import Model
-from medld.io import OUTPUT_MARK, Storage, file_sha256, write_volume
+from medld.io import OUTPUT_MARK, Storage, digest_of, file_sha256, write_volume
 from medld.report import describe_file
 from medld.volume import Volume
 

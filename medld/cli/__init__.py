@@ -29,7 +29,7 @@ from dataclasses import fields
 from functools import partial
 
 from medld.batch.settings import EnhanceSettings, Outcome
-from medld.cli import convert, data, evaluate, export, finetune, inspect, latent
+from medld.cli import convert, data, evaluate, export, finetune, inspect, latent, report
 from medld.cli.options import DEFAULTS, parse
 from medld.cli.signals import removed_when_terminated
 from medld.errors import MedldError, OutputError
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     commands = {"enhance": _enhance, "train": _train, "info": _info}
-    for module in (inspect, convert, evaluate, finetune, data, latent, export):
+    for module in (inspect, convert, evaluate, report, finetune, data, latent, export):
         commands[module.__name__.rpartition(".")[2]] = partial(module.run, say=_say)
     try:
         options = parse(sys.argv[1:] if argv is None else argv)

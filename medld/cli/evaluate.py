@@ -41,7 +41,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(command="evaluate")
     parser.add_argument("source", metavar="FOLDER|CARD", nargs="?", help="fine scans, flat or BIDS; or a data card")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="gets results.json, subjects.csv")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="gets report.html, report.pdf, results.json, subjects.csv"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
     _add_scans(parser.add_argument_group("scans"))
     _add_methods(parser.add_argument_group("methods"))
@@ -88,6 +90,7 @@ def _add_table(group: Any) -> None:
         "--participants", metavar="FILE", type=Path, help="table for subgroups; default participants.tsv in FOLDER"
     )
     group.add_argument("--seed", metavar="N", type=int, help="of the bootstrap; default 0")
+    group.add_argument("--no-pages", dest="pages", action="store_false", help="no report.html and report.pdf")
 
 
 def _add_machine(group: Any) -> None:
@@ -132,10 +135,13 @@ def _merge(given: dict[str, Any], say: Callable[[str], None]) -> int:
     """Put the parts of several folders together."""
     from medld.evaluation import merge
 
-    unused = sorted(set(given) - {"merge", "out", "overwrite"})
+    unused = sorted(set(given) - {"merge", "out", "overwrite", "pages"})
     if unused or "out" not in given:
-        raise ConfigError("--merge DIR... goes with --out and --overwrite alone: the rest was said when the parts ran")
-    merge(given["merge"], given["out"], overwrite=given.get("overwrite", False), report=say)
+        raise ConfigError(
+            "--merge DIR... goes with --out, --overwrite and --no-pages alone: the rest was said when the parts ran"
+        )
+    kept = {name: given[name] for name in ("overwrite", "pages") if name in given}
+    merge(given["merge"], given["out"], report=say, **kept)
     return 0
 
 

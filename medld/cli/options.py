@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from medld import __version__
 from medld.batch.settings import BASELINE, CHOICES, DEFAULT_MODEL, EnhanceSettings
-from medld.cli import convert, data, evaluate, export, finetune, inspect, latent
+from medld.cli import convert, data, evaluate, export, finetune, inspect, latent, report
 from medld.errors import CODES, WARNINGS, ConfigError
 
 __all__ = ["DEFAULTS", "parse"]
@@ -29,6 +29,7 @@ examples:
   medld convert study/ -o scan.nii.gz                DICOM as it is read, in another format
   medld train config.yaml --dry-run                  what a training would do
   medld evaluate scans/ --protocol through-plane-4x --out results/
+  medld report scan_desc-sr.nii.gz                   a page on one restored scan
   medld info                                         version, devices, shipped models
 
 each command has its own --help"""
@@ -124,7 +125,7 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_enhance(commands)
     _add_train(commands)
-    for module in (inspect, convert, evaluate, finetune, data, latent, export):
+    for module in (inspect, convert, evaluate, report, finetune, data, latent, export):
         module.add_parser(commands)
     info = commands.add_parser("info", help="version, devices, shipped models", description=DESCRIPTION)
     info.set_defaults(command="info")

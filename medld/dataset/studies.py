@@ -9,7 +9,6 @@ the folder that was looked at last are kept.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Collection, Iterator
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from medld.dataset.scanfile import ScanFile
 from medld.errors import InputError
 from medld.geometry import Grid
-from medld.io import file_sha256, split_suffix
+from medld.io import digest_of, file_sha256, split_suffix
 from medld.volume import Volume
 
 if TYPE_CHECKING:
@@ -125,8 +124,7 @@ def read_study(scan: ScanFile) -> Volume:
 
 def hash_study(scan: ScanFile) -> str:
     """SHA-256 over the sorted SHA-256 of a scan's files: their names and folders do not matter."""
-    digests = sorted(file_sha256(source.path) for source in find_series(scan).sources)
-    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
+    return digest_of(file_sha256(source.path) for source in find_series(scan).sources)
 
 
 def _entry(folder: Path, series: Series) -> Entry:

@@ -9,7 +9,7 @@ from typing import Any
 from medld.errors import InputError, MedldError, RestorationError
 from medld.evaluation.figures import measure, ratio_along
 from medld.evaluation.journal import Entry, Journal
-from medld.evaluation.methods import Case, Method, Other, request_for
+from medld.evaluation.methods import BASELINES, Case, Method, Other, request_for
 from medld.evaluation.participants import Participants
 from medld.evaluation.protocol import ProtocolConfig
 from medld.evaluation.simulate import Simulated, image
@@ -17,6 +17,7 @@ from medld.evaluation.sources import UNUSABLE, FineScan, Source
 from medld.evaluation.table import Row
 from medld.io import file_sha256
 from medld.metrics import Metric, Reference
+from medld.report import Sketcher, SketchStore
 
 Report = Callable[[str], None]
 
@@ -43,6 +44,12 @@ class Plan:
         return tuple(method for method in self.methods if isinstance(method, Other))
 
     @property
+    def sketched(self) -> tuple[str, ...]:
+        """Methods whose spectra a report draws: cubic, the one that is counted against, models and other tools."""
+        names = [method.name for method in self.methods]
+        return tuple(name for name in names if name in ("cubic", self.against) or name not in BASELINES)
+
+    @property
     def alone(self) -> bool:
         """Whether there is one protocol, so that outputs need no folder of its name."""
         return len(self.protocols) == 1
@@ -60,8 +67,13 @@ class Plan:
         return {other.name: self.output_hash(other, scan, protocol) for other in self.others}
 
 
-def compare(plan: Plan, journal: Journal, scans: Sequence[FineScan], report: Report) -> None:
-    """Put every scan by every protocol into the journal, but for those that are in it already, unchanged."""
+def compare(
+    plan: Plan, journal: Journal, scans: Sequence[FineScan], sketches: SketchStore | None, report: Report
+) -> None:
+    """Put every scan by every protocol into the journal, but for those that are in it already, unchanged.
+
+    What a report shows of each goes to `sketches`, if there are to be pages.
+    """
     for protocol in plan.protocols:
         for scan in scans:
             sha256, outputs = scan.hash(), plan.output_hashes(scan, protocol)
@@ -69,13 +81,15 @@ def compare(plan: Plan, journal: Journal, scans: Sequence[FineScan], report: Rep
             if known is not None and (known.sha256, dict(known.outputs)) == (sha256, outputs):
                 continue
             entry = Entry(protocol.name, scan.name, sha256, outputs)
-            entry = _measured(plan, scan, protocol, entry)
+            entry = _measured(plan, scan, protocol, entry, sketches)
             journal.add(entry)
             for line in _lines(entry):
                 report(line)
 
 
-def _measured(plan: Plan, scan: FineScan, protocol: ProtocolConfig, entry: Entry) -> Entry:
+def _measured(
+    plan: Plan, scan: FineScan, protocol: ProtocolConfig, entry: Entry, sketches: SketchStore | None
+) -> Entry:
     """The entry with the rows of its scan."""
     skipped: list[Mapping[str, str]] = []
 
@@ -93,6 +107,9 @@ def _measured(plan: Plan, scan: FineScan, protocol: ProtocolConfig, entry: Entry
         skip(error)
         return replace(entry, skipped=tuple(skipped))
     facts = _facts(plan, scan, protocol, made, entry.sha256, scan.group(volume))
+    sketcher = None
+    if sketches is not None:
+        sketcher = Sketcher(made.truth, protocol.name, scan.name, slice_axis(protocol), facts["ratio"])
     case = Case(made, protocol, scan.name, plan.names, plan.alone)
     rows: list[Row] = []
     for method in plan.methods:
@@ -109,7 +126,11 @@ def _measured(plan: Plan, scan: FineScan, protocol: ProtocolConfig, entry: Entry
         except (*UNUSABLE, RestorationError) as error:
             skip(error, method=method.name)
             continue
+        if sketcher is not None and method.name in plan.sketched:
+            sketcher.add(method.name, output.array, pictured=method.name != "cubic" or plan.against == "cubic")
         rows.append(Row(**facts, method=method.name, how=output.how, values=values, output_sha256=output.sha256))
+    if sketches is not None and sketcher is not None:
+        sketches.save(sketcher.finish())
     return replace(entry, rows=with_gains(rows, plan.against), skipped=tuple(skipped))
 
 
@@ -124,9 +145,14 @@ def _facts(
         "file": scan.name,
         "sha256": sha256,
         "shape": "x".join(str(n) for n in made.truth.grid.shape),
-        "ratio": ratio_along(made, 2 if protocol.axes == "isotropic" else protocol.axis),
+        "ratio": ratio_along(made, slice_axis(protocol)),
         "traits": plan.participants.traits(scan.path, scan.subject),
     }
+
+
+def slice_axis(protocol: ProtocolConfig) -> int:
+    """The array axis across the slices; where all are coarse, the last."""
+    return 2 if protocol.axes == "isotropic" else protocol.axis
 
 
 def with_gains(rows: Sequence[Row], against: str) -> tuple[Row, ...]:

@@ -25,6 +25,7 @@ from medld.evaluation.statistics import CONFIDENCE, DRAWS, FEWEST_FOR_INTERVAL, 
 from medld.evaluation.subgroups import find_subgroups, format_subgroups, format_warnings
 from medld.evaluation.table import HEADLINE, Summary, format_csv, format_more, format_notes, format_table, summarise
 from medld.metrics import METRICS, Metric
+from medld.report import PAGES, EvaluationReport, SketchStore, write_evaluation_report
 
 PACKAGES = ("numpy", "scipy", "torch", "nibabel")
 RESULTS, SUBJECTS = "results.json", "subjects.csv"
@@ -71,9 +72,20 @@ def _described(metric: Metric) -> dict[str, str]:
 
 
 def conclude(
-    out: Path, head: Mapping[str, Any], entries: Mapping[tuple[str, str], Entry], report: Callable[[str], None]
+    out: Path,
+    head: Mapping[str, Any],
+    entries: Mapping[tuple[str, str], Entry],
+    sketches: SketchStore | None,
+    report: Callable[[str], None],
 ) -> tuple[Summary, ...]:
-    """Write results.json and subjects.csv, and report the tables.
+    """Write results.json, subjects.csv, report.html and report.pdf, and report the tables.
+
+    Args:
+        out: Gets the files; created if missing.
+        head: What the figures rest on.
+        entries: Of all scans by all protocols.
+        sketches: What the pages show of the scans; None writes no pages, and removes those of an earlier run.
+        report: Gets the tables.
 
     Raises:
         InputError: There is not one row.
@@ -100,12 +112,24 @@ def conclude(
     }
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / SUBJECTS, format_csv(rows))
-    write_text(out / RESULTS, json.dumps(strict(record), indent=1, allow_nan=False) + "\n")
+    text = json.dumps(strict(record), indent=1, allow_nan=False) + "\n"
+    write_text(out / RESULTS, text)
+    _write_pages(out, json.loads(text), sketches)
     shown = [s for s in subgroups if s.method == against or s.method not in BASELINES]
     lines = [*format_table(summaries), *format_more(summaries), *format_subgroups(shown, against), *warnings]
     for line in lines:
         report(line)
     return summaries
+
+
+def _write_pages(out: Path, record: Mapping[str, Any], sketches: SketchStore | None) -> None:
+    """The pages of a record; without sketches none, not even those of earlier results."""
+    if sketches is None:
+        for name in PAGES:
+            (out / name).unlink(missing_ok=True)
+        return
+    leading = tuple(method for method in record["methods"] if method not in BASELINES)
+    write_evaluation_report(out, EvaluationReport(record, leading, sketches))
 
 
 def strict(value: Any) -> Any:

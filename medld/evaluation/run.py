@@ -23,6 +23,7 @@ from medld.evaluation.record import check_free, conclude, make_head
 from medld.evaluation.sources import find_source
 from medld.evaluation.table import Summary
 from medld.io import file_sha256
+from medld.report import SketchStore
 from medld.superres import SuperResolver
 
 Report = Callable[[str], None]
@@ -69,6 +70,7 @@ def evaluate(
     device: str = "auto",
     threads: int | None = None,
     overwrite: bool = False,
+    pages: bool = True,
     report: Report = lambda line: None,
 ) -> tuple[Summary, ...]:
     """Compare methods on every scan of a folder or card, by every protocol.
@@ -77,8 +79,8 @@ def evaluate(
         source: Folder of fine volumes, flat or BIDS, or a data card's name or file. Files that cannot serve are
             skipped and listed with the reason.
         protocols: Shipped names or YAML files.
-        out: Gets results.json (everything) and subjects.csv (the rows); created if missing. A run that was killed
-            here goes on.
+        out: Gets results.json (everything), subjects.csv (the rows), report.html and report.pdf; created if missing.
+            A run that was killed here goes on.
         data: Folder with the card's files.
         split: Of the card.
         model: Name, folder or COLUMN=either, one or several, or "baseline" for none; None takes the shipped one if
@@ -98,6 +100,7 @@ def evaluate(
         device: "auto", "cpu", "cuda" or "cuda:1".
         threads: CPU threads, None for all.
         overwrite: Replace the results of an earlier run, or an unfinished one with other settings.
+        pages: Write report.html and report.pdf. Scans that an unfinished run measured without have no pictures there.
         report: Gets a line of text for each scan and, at the end, the tables.
 
     Returns:
@@ -130,19 +133,26 @@ def evaluate(
     if scans_to is not None:
         report(f"{write_scans(found, chosen, Path(scans_to), report)} simulated scans in {scans_to}")
     journal = open_journal(out, _head(plan, settings, models), part, overwrite=overwrite)
-    compare(plan, journal, found.shard(*part), report)
-    return _finish(out, journal, report)
+    sketches = sketches_in(out) if pages else None
+    compare(plan, journal, found.shard(*part), sketches, report)
+    return _finish(out, journal, sketches, report)
 
 
 def merge(
-    folders: Sequence[Path | str], out: Path | str, *, overwrite: bool = False, report: Report = lambda line: None
+    folders: Sequence[Path | str],
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    pages: bool = True,
+    report: Report = lambda line: None,
 ) -> tuple[Summary, ...]:
     """Put the shards of one evaluation, from several folders, together as one run would have made it.
 
     Args:
         folders: Where the shards were written, the `out` of each.
-        out: Gets results.json and subjects.csv.
+        out: Gets results.json, subjects.csv, report.html and report.pdf.
         overwrite: Replace the results of an earlier run.
+        pages: Write report.html and report.pdf.
         report: Gets the tables.
 
     Raises:
@@ -153,7 +163,8 @@ def merge(
     check_free(Path(out), overwrite=overwrite)
     paths = sorted(path for folder in dict.fromkeys(map(Path, folders)) for path in folder.glob("rows*.jsonl"))
     head, entries = gather_shards(paths)
-    return conclude(Path(out), head, entries, report)
+    sketches = sketches_in(*dict.fromkeys(map(Path, folders))) if pages else None
+    return conclude(Path(out), head, entries, sketches, report)
 
 
 def simulate_scans(
@@ -248,19 +259,21 @@ def _head(plan: Plan, settings: RunSettings, models: Mapping[str, Model]) -> dic
     )
 
 
-def _finish(out: Path, journal: Journal, report: Report) -> tuple[Summary, ...]:
+def _finish(out: Path, journal: Journal, sketches: SketchStore | None, report: Report) -> tuple[Summary, ...]:
     """Close the journal, and write the results if it was the last one."""
     journal.finish()
     index, count = journal.shard
     if journal.shard == WHOLE:
         try:
-            summaries = conclude(out, journal.head, journal.entries, report)
+            summaries = conclude(out, journal.head, journal.entries, sketches, report)
         except InputError:  # not one row: leave nothing behind
+            sketches_in(out).remove()
             journal.path.unlink()
             if not any(out.iterdir()):
                 out.rmdir()
             raise
         journal.path.unlink()
+        sketches_in(out).remove()
         return summaries
     paths = [journal_path(out, (other, count)) for other in range(1, count + 1)]
     left = [place for place, path in enumerate(paths, 1) if not (path.exists() and read_journal(path).complete)]
@@ -268,4 +281,9 @@ def _finish(out: Path, journal: Journal, report: Report) -> tuple[Summary, ...]:
         report(f"shard {index}/{count} is complete; still to come in {out}: {', '.join(map(str, left))}")
         return ()
     head, entries = gather_shards(paths)
-    return conclude(out, head, entries, report)
+    return conclude(out, head, entries, sketches, report)
+
+
+def sketches_in(*folders: Path) -> SketchStore:
+    """Where the pictures of unfinished runs lie."""
+    return SketchStore(tuple(folder / "sketches" for folder in folders))

@@ -2,7 +2,7 @@
 
 from medld.errors import LabelMapError
 from medld.io.checks import Guess, guess_modality, is_label_name
-from medld.io.files import file_sha256, read_header, read_volume, write_volume
+from medld.io.files import digest_of, file_sha256, read_header, read_volume, write_volume
 from medld.io.formats import (
     OUTPUT_MARK,
     SUFFIXES,
@@ -21,6 +21,7 @@ __all__ = [
     "Header",
     "LabelMapError",
     "Storage",
+    "digest_of",
     "file_sha256",
     "guess_modality",
     "has_own_record",

@@ -38,7 +38,7 @@ def test_evaluate_writes_its_results_and_prints_the_table(tmp_path: Path, capsys
     out = tmp_path / "out"
     command = ["evaluate", str(tmp_path / "fine"), "--protocol", "through-plane-4x", "--out", str(out)]
     assert main([*command, "--device", "cpu"]) == 0
-    assert {p.name for p in out.iterdir()} == {"results.json", "subjects.csv"}
+    assert {p.name for p in out.iterdir()} == {"results.json", "subjects.csv", "report.html", "report.pdf"}
     assert "through-plane-4x" in capsys.readouterr().out
     assert main(command) == 2  # results are there already
     assert "E_EXISTS" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from fine_scans import save_cohort
 from medld.cli import main
 
 PROTOCOL = "through-plane-2x"
-FREE = ["--model", "baseline", "--baselines", "linear", "B"]
+FREE = ["--model", "baseline", "--baselines", "linear", "B", "--no-pages"]
 
 
 @pytest.fixture
@@ -54,7 +54,9 @@ def test_parts_put_together_are_the_whole(scans: Path, tmp_path: Path) -> None:
         assert main([*command, "--shard", f"{number}/2"]) == 0
         assert not (part / "results.json").exists()
     parts = [str(tmp_path / f"part{number}") for number in (2, 1)]
-    assert main(["evaluate", "--merge", *parts, "--out", str(tmp_path / "merged")]) == 0
+    assert main(["evaluate", "--merge", *parts, "--out", str(tmp_path / "merged"), "--no-pages"]) == 0
+    for out in (tmp_path / "whole", tmp_path / "merged"):
+        assert {path.name for path in out.iterdir()} == {"results.json", "subjects.csv"}
     merged = json.loads((tmp_path / "merged" / "results.json").read_text())
     assert merged["subjects"] == whole["subjects"]
     assert merged["summary"] == whole["summary"]

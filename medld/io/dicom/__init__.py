@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medld.io.dicom.catalogue import list_series
     from medld.io.dicom.choice import choose_series
-    from medld.io.dicom.files import looks_like_dicom
+    from medld.io.dicom.files import hash_sources, looks_like_dicom
     from medld.io.dicom.maps import write_spread_map
     from medld.io.dicom.privacy import hash_uid
     from medld.io.dicom.read import read_series
@@ -28,6 +28,7 @@ __all__ = [
     "Derivation",
     "Series",
     "choose_series",
+    "hash_sources",
     "hash_uid",
     "list_series",
     "looks_like_dicom",
@@ -41,6 +42,7 @@ _HOMES = {
     "Derivation": "write",
     "Series": "series",
     "choose_series": "choice",
+    "hash_sources": "files",
     "hash_uid": "privacy",
     "list_series": "catalogue",
     "looks_like_dicom": "files",

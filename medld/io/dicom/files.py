@@ -17,15 +17,16 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from medld.errors import InputError
 from medld.io.dicom.series import Refusal, Source
+from medld.io.files import digest_of, stream_sha256
 
-__all__ = ["MAX_MEMBER_BYTES", "find_sources", "looks_like_dicom", "open_source"]
+__all__ = ["MAX_MEMBER_BYTES", "find_sources", "hash_sources", "looks_like_dicom", "open_source"]
 
 MAX_FILES = 200_000  # of one folder or archive; a large study has thousands
 MAX_MEMBER_BYTES = 4 * 2**30  # of one member or one deflated object, uncompressed
@@ -92,6 +93,22 @@ def open_source(source: Source) -> BinaryIO:
     except BaseException:
         stream.close()
         raise
+
+
+def hash_sources(sources: Iterable[Source]) -> str:
+    """SHA-256 of DICOM objects together, hexadecimal: the same whatever they are called, in an archive or outside.
+
+    Raises:
+        InputError: As `open_source`.
+    """
+    hashes = []
+    for source in sources:
+        try:
+            with _open_raw(source) as stream:
+                hashes.append(stream_sha256(stream))
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise InputError("the archive or file is cut or damaged; copy it again", "E_TRUNC") from error
+    return digest_of(hashes)
 
 
 def looks_like_dicom(path: Path | str) -> bool:

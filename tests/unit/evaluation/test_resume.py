@@ -14,8 +14,9 @@ from medld.errors import ConfigError, OutputError
 from medld.evaluation import evaluate, merge
 
 PROTOCOLS = ["through-plane-4x", "isotropic-2x"]
-OPTIONS: Any = {"model": "baseline", "baselines": ("cubic", "B"), "device": "cpu"}
+OPTIONS: Any = {"model": "baseline", "baselines": ("cubic", "B"), "device": "cpu", "pages": False}
 FILES = ("results.json", "subjects.csv")
+PAGES = ("report.html", "report.pdf")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,8 @@ def _evaluate(folder: Path, out: Path, protocols: Any = PROTOCOLS, **options: An
     return len(evaluate(folder, protocols, out, **{**OPTIONS, **options}))
 
 
-def _bytes(out: Path) -> list[bytes]:
-    return [(out / name).read_bytes() for name in FILES]
+def _bytes(out: Path, files: tuple[str, ...] = FILES) -> list[bytes]:
+    return [(out / name).read_bytes() for name in files]
 
 
 class CutError(Exception):
@@ -99,11 +100,28 @@ def test_shards_of_several_machines_are_merged_into_the_whole(folder: Path, tmp_
     for index, out in enumerate(outs, 1):
         _evaluate(folder, out, shard=(index, 2))
     with pytest.raises(ConfigError, match="each once and complete"):
-        merge(outs[:1], tmp_path / "merged")
-    assert len(merge(outs, tmp_path / "merged")) == 8
+        merge(outs[:1], tmp_path / "merged", pages=False)
+    assert len(merge(outs, tmp_path / "merged", pages=False)) == 8
     assert _bytes(tmp_path / "merged") == _bytes(tmp_path / "whole")
     with pytest.raises(OutputError):
         merge(outs, tmp_path / "merged")
+
+
+def test_pages_of_a_run_in_parts_are_those_of_the_whole(tmp_path: Path) -> None:
+    fine, own = save_cohort(tmp_path / "fine", 2), {"protocols": ["through-plane-4x"], "pages": True}
+    _evaluate(fine, tmp_path / "whole", **own)
+    outs = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(CutError):
+        _evaluate(fine, outs[0], shard="1/2", report=_killer(1), **own)
+    _evaluate(fine, outs[0], shard="1/2", **own)
+    _evaluate(fine, outs[1], shard="2/2", **own)
+    merge(outs, tmp_path / "merged")
+    assert _bytes(tmp_path / "merged", PAGES) == _bytes(tmp_path / "whole", PAGES)
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == {*FILES, *PAGES}
+    # Three planes of B, its error and the truth, for the better and for the other scan.
+    assert _bytes(tmp_path / "whole", PAGES)[0].count(b"image/png") == 2 * 9
+    _evaluate(fine, tmp_path / "whole", limit=1, overwrite=True)
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == set(FILES)  # no pages of other results
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/2/3"])

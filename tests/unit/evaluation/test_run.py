@@ -36,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _evaluate(folder: Path | str, out: Path, protocols: Any = PROTOCOLS, **options: Any) -> dict[str, Any]:
-    evaluate(folder, protocols, out, **{"model": "baseline", "baselines": PLAIN, "device": "cpu", **options})
+    plain = {"model": "baseline", "baselines": PLAIN, "device": "cpu", "pages": False}
+    evaluate(folder, protocols, out, **{**plain, **options})
     record: dict[str, Any] = json.loads((out / "results.json").read_text())
     return record
 

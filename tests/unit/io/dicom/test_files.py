@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ from dicom_factory import make_series
 
 from medld.errors import InputError
 from medld.io.dicom import files
-from medld.io.dicom.files import find_sources, looks_like_dicom, open_source
+from medld.io.dicom.files import find_sources, hash_sources, looks_like_dicom, open_source
 
 
 @pytest.fixture
@@ -188,3 +189,27 @@ def test_a_deflated_bomb_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError) as caught:
         open_source(source)
     assert caught.value.code == "E_TOO_BIG"
+
+
+@pytest.mark.parametrize("syntax", [factory.EXPLICIT, factory.DEFLATED])
+def test_the_hash_of_objects_is_the_same_in_an_archive_and_under_other_names(tmp_path: Path, syntax: str) -> None:
+    folder = tmp_path / "study"
+    paths = make_series(folder, slices=3, syntax=syntax)
+    inside = find_sources(zip_folder(folder, tmp_path / "study.zip"))[0]
+    known = hash_sources(find_sources(folder)[0])
+    lines = sorted(hashlib.sha256(path.read_bytes()).hexdigest() + "\n" for path in paths)
+    assert known == hash_sources(inside) == hashlib.sha256("".join(lines).encode()).hexdigest()
+    paths[0].rename(folder / "zzz")
+    assert hash_sources(find_sources(folder)[0]) == known
+    assert hash_sources(find_sources(folder)[0][1:]) != known
+
+
+def test_objects_of_a_damaged_archive_are_not_hashed(tmp_path: Path) -> None:
+    make_series(tmp_path / "study", slices=1)
+    archive = zip_folder(tmp_path / "study", tmp_path / "study.zip")
+    sources, content = find_sources(archive)[0], bytearray(archive.read_bytes())
+    content[300] ^= 0xFF
+    archive.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        hash_sources(sources)
+    assert caught.value.code == "E_TRUNC"
