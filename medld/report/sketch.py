@@ -13,7 +13,7 @@ between the two faces of the box would else hide what differs between methods.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medld.metrics import power_in_bands
-from medld.report.planes import Planes, cut_planes, find_window
+from medld.report.planes import Plane, Planes, cut_planes, find_window
 from medld.volume import Volume
 
 __all__ = ["Sketch", "Sketcher"]
@@ -79,7 +79,15 @@ class Sketcher:
         planes, spectrum = self._cut(truth.array, low), self._measure(truth.array)
         self._sketch = Sketch(protocol, file, ratio, (black, white), planes, spectrum)
 
-    def add(self, method: str, output: Array, *, pictured: bool = True, spread: Array | None = None) -> None:
+    def add(
+        self,
+        method: str,
+        output: Array,
+        *,
+        pictured: bool = True,
+        spread: Array | None = None,
+        samples: Sequence[Array] = (),
+    ) -> None:
         """Look at a method's output.
 
         Args:
@@ -87,6 +95,7 @@ class Sketcher:
             output: Shape of the truth.
             pictured: Whether its planes are kept beside its spectrum.
             spread: Standard deviation over samples or half-width of an interval, in the truth's units.
+            samples: Where there is no spread: it is their standard deviation, of fewer than two there is none.
         """
         sketch, spectrum = self._sketch, self._measure(output)
         if spectrum is not None:
@@ -95,6 +104,8 @@ class Sketcher:
             sketch = replace(sketch, outputs={**sketch.outputs, method: self._cut(output, self._low)})
         if pictured and spread is not None:
             sketch = replace(sketch, spreads={**sketch.spreads, method: self._cut(spread, 0.0)})
+        elif pictured and len(samples) > 1:
+            sketch = replace(sketch, spreads={**sketch.spreads, method: self._deviation(samples)})
         self._sketch = sketch
 
     def finish(self) -> Sketch:
@@ -104,10 +115,21 @@ class Sketcher:
     def _cut(self, array: Array, zero: float) -> Planes:
         """Planes in parts of the truth's range above `zero`, rounded as they are stored."""
         axial, coronal, sagittal = (
-            plane.with_values(((plane.values - zero) / self._range).astype(np.float16).astype(np.float32))
-            for plane in cut_planes(Volume(array, self._grid))
+            self._rounded(plane, plane.values - zero) for plane in cut_planes(Volume(array, self._grid))
         )
         return axial, coronal, sagittal
+
+    def _deviation(self, samples: Sequence[Array]) -> Planes:
+        """Planes of the standard deviation over samples; of these no more than their planes is held."""
+        cuts = zip(*(cut_planes(Volume(sample, self._grid)) for sample in samples), strict=True)
+        axial, coronal, sagittal = (
+            self._rounded(planes[0], np.std([plane.values for plane in planes], axis=0, ddof=1)) for planes in cuts
+        )
+        return axial, coronal, sagittal
+
+    def _rounded(self, plane: Plane, values: Array) -> Plane:
+        """A plane with these values in parts of the truth's range."""
+        return plane.with_values((values / self._range).astype(np.float16).astype(np.float32))
 
     def _measure(self, array: Array) -> Spectrum | None:
         """Power in each band along the slices."""

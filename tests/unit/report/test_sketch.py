@@ -47,6 +47,20 @@ def test_planes_are_those_of_the_volumes_in_parts_of_the_truths_range(truth: Vol
     assert "plain" not in found.outputs
 
 
+def test_the_spread_of_samples_is_their_deviation(truth: Volume, rng: np.random.Generator) -> None:
+    samples = [truth.array + 100 * rng.standard_normal(truth.array.shape) for _ in range(4)]
+    sketcher = Sketcher(truth, "p", "f", 0, 4.0)
+    sketcher.add("known", truth.array, spread=np.std(samples, axis=0, ddof=1))
+    sketcher.add("drawn", truth.array, samples=samples)
+    sketcher.add("alone", truth.array, samples=samples[:1])
+    sketcher.add("unseen", truth.array, samples=samples, pictured=False)
+    spreads = sketcher.finish().spreads
+    assert set(spreads) == {"known", "drawn"}
+    for one, other in zip(values(spreads["known"]), values(spreads["drawn"]), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+        assert one.max() > 0.01
+
+
 def test_a_sketch_comes_back_from_disk_as_it_was(truth: Volume, rng: np.random.Generator, tmp_path: Path) -> None:
     made, store = sketch(truth, truth.array + rng.random(truth.array.shape)), SketchStore((tmp_path / "a" / "b",))
     store.save(made)
