@@ -48,6 +48,8 @@ PANELS_ACROSS = 4
 PANEL_HEIGHT = 2.4
 DEEPEST = 1e-2
 """Of a spectrum, below its truth's lowest: what an interpolation has there is its rounding."""
+FAINTEST = 1e-14
+"""Of a spectrum, to its highest: below it is what float32 rounds."""
 TINY = 1e-300
 """Power: its logarithm exists."""
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -217,8 +219,8 @@ def _draw_lines(axes: Axes, lines: Mapping[str | None, np.ndarray], methods: Seq
             axes.plot(middle, lines[method], color=_colour(methods, method), linewidth=1.3, label=printable(method))
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: "10" + str(round(math.log10(value))).translate(RAISED))
-    lowest, highest = max(float(truth.min()), TINY), max(float(line.max()) for line in lines.values())
-    axes.set_ylim(lowest * DEEPEST, 2 * highest)
+    highest = max(float(line.max()) for line in lines.values())
+    axes.set_ylim(max(float(truth.min()) * DEEPEST, highest * FAINTEST), 2 * highest)
     axes.set_xlim(0, 1)
     axes.grid(color="#eeeeee", linewidth=0.6)
 

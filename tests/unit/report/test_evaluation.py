@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_evaluation import make_evaluation, make_results, sketch_all
 
@@ -205,6 +206,16 @@ def test_cases_are_the_best_the_median_and_the_worst(page: Page) -> None:
     assert shown == [f"through-plane-4x, medld, {word}_T1w.nii.gz" for word in words]
     # Truth, B, model, two errors, uncertainty; three planes; three cases.
     assert sum(source.startswith("data:image/png") for source in page.values("src")) == 6 * 3 * 3
+
+
+def test_a_truth_without_fine_detail_has_a_spectrum(evaluation: EvaluationReport) -> None:
+    for file in {row["file"] for row in evaluation.record["subjects"]}:
+        sketch = evaluation.sketches.find("through-plane-4x", file)
+        assert sketch is not None
+        assert sketch.truth_spectrum is not None
+        fading = np.where(np.arange(len(sketch.truth_spectrum)) < 5, sketch.truth_spectrum, 0)
+        evaluation.sketches.save(replace(sketch, truth_spectrum=fading, spectra={"medld": fading}))
+    assert look(evaluation).text.count("Spectra, through-plane-4x") == 1
 
 
 def test_without_a_model_all_gains_are_drawn_and_the_method_they_count_from_is_shown() -> None:
