@@ -9,7 +9,10 @@ Files, each importing only those before it:
     options     what options mean for the inputs that were found
     search      which inputs there are
     plan        what each of them will write
+    thickness   how thick its slices are
+    profile     and of what shape, by its voxels if nobody knows
     prepare     what is decided about one scan before it is restored
+    scope       whether the model should restore it
     outputs     a restoration and its record as files
     run         one scan after the other
 

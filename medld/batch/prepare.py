@@ -12,9 +12,11 @@ from pathlib import Path
 import psutil
 
 from medld.batch.inputs import Head, Input
+from medld.batch.profile import SliceProfile, choose_profile
 from medld.batch.settings import EnhanceSettings
+from medld.batch.thickness import Thickness, choose_thickness
 from medld.errors import InputError
-from medld.geometry import Grid, Target, choose_target, coarsest_first
+from medld.geometry import Grid, choose_target
 from medld.io import Storage
 from medld.superres import Request, SuperResolver
 from medld.volume import Volume
@@ -24,23 +26,6 @@ __all__ = ["Prepared", "Thickness", "choose_thickness", "find_memory_limit", "pr
 GIB = 2**30
 MEMORY_SHARE = 0.8
 """Of the machine's memory, by default: the rest is for the system and whoever else works there."""
-TRAINED_THICKNESS = (0.6, 2.0)
-"""Slice thickness over slice spacing that the networks were trained on."""
-
-
-@dataclass(frozen=True)
-class Thickness:
-    """Slice thickness of a scan, and where it comes from.
-
-    Args:
-        per_axis: mm per array axis, None for the spacing.
-        source: "option", "sidecar", "header" (of DICOM) or "spacing".
-        warnings: Sentences for the report.
-    """
-
-    per_axis: tuple[float | None, float | None, float | None] = (None, None, None)
-    source: str = "spacing"
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +37,7 @@ class Prepared:
         storage: How to write the restoration back in the scan's own form.
         request: What is wanted.
         thickness: Slice thickness.
+        profile: Slice profile.
         memory_gib: Estimate of what the restoration needs (GiB).
         warnings: Sentences for the report.
     """
@@ -60,6 +46,7 @@ class Prepared:
     storage: Storage
     request: Request
     thickness: Thickness
+    profile: SliceProfile
     memory_gib: float
     warnings: tuple[str, ...]
 
@@ -92,50 +79,11 @@ def prepare_scan(item: Input, settings: EnhanceSettings, resolver: SuperResolver
     elif volume.modality == "unknown":
         where = "its header" if head.stated_by == "header" else "its name or sidecar"
         notes += (f"neither MR nor CT by {where}: restored as MR; see --modality",)
-    request, thickness = _build_request(volume.grid, settings, head, limit_gib)
+    request, thickness, profile = _build_request(volume.grid, settings, head, limit_gib, volume)
     need = resolver.estimate_memory_gib(volume.grid, request)
     _check_memory(need, limit_gib)
     warnings = tuple(dict.fromkeys((*storage.warnings, *notes, *thickness.warnings)))
-    return Prepared(volume, storage, request, thickness, need, warnings)
-
-
-def choose_thickness(
-    grid: Grid, target: Target, option: float | None, stated: float | None, stated_by: str = "sidecar"
-) -> Thickness:
-    """Slice thickness from the option, else as the scan's sidecar or header states it, else the spacing.
-
-    It belongs to the slice axis, the coarsest one. An isotropic scan has none: there an option
-    holds for every restored axis, and a stated value is left alone.
-
-    Args:
-        grid: The scan's grid.
-        target: What it is brought to.
-        option: Thickness (mm) that the caller names, or None.
-        stated: `SliceThickness` (mm) of the scan, or None.
-        stated_by: Who states it, "sidecar" or "header".
-    """
-    if option is None and (stated is None or target.isotropic):
-        if stated is not None and abs(stated / max(grid.spacing) - 1) > 0.01:
-            unused = f"the {stated_by}'s SliceThickness of {stated:g} mm is not used: the scan is isotropic"
-            return Thickness(warnings=(unused,))
-        return Thickness()
-    value, source = (option, "option") if option is not None else (stated, stated_by)
-    assert value is not None
-    slice_axis = coarsest_first(grid)[0]
-    axes = target.axes if target.isotropic else tuple(a for a in target.axes if a == slice_axis)
-    if not axes:
-        unused = f"the slice thickness of {value:g} mm is not used: the slice axis stays as it is"
-        return Thickness(warnings=(unused,) if source == "option" else ())
-    i, j, k = (value if axis in axes else None for axis in range(3))
-    low, high = TRAINED_THICKNESS
-    spacing = max(grid.spacing[axis] for axis in axes)
-    if low * (1 - 1e-4) <= value / spacing <= high * (1 + 1e-4):
-        return Thickness((i, j, k), source)
-    unusual = (
-        f"slice thickness {value:g} mm ({source}) is {value / spacing:.2g} times the spacing: used as it is, "
-        f"but the networks know {low:g} to {high:g} times and are told the nearest of these"
-    )
-    return Thickness((i, j, k), source, (unusual,))
+    return Prepared(volume, storage, request, thickness, profile, need, warnings)
 
 
 def find_memory_limit(settings: EnhanceSettings) -> float:
@@ -164,15 +112,20 @@ def _control_group_limit() -> float:
     return min(limits, default=float("inf"))
 
 
-def _build_request(grid: Grid, settings: EnhanceSettings, head: Head, limit_gib: float) -> tuple[Request, Thickness]:
-    """What is wanted of a scan on `grid`, and its slice thickness."""
+def _build_request(
+    grid: Grid, settings: EnhanceSettings, head: Head, limit_gib: float, volume: Volume | None = None
+) -> tuple[Request, Thickness, SliceProfile]:
+    """What is wanted of a scan on `grid`, its slice thickness and profile; these by its voxels, once there are any."""
     target = choose_target(grid, spacing=settings.spacing, factor=settings.factor)
     thickness = choose_thickness(grid, target, settings.slice_thickness, head.slice_thickness, head.stated_by)
+    profile = SliceProfile()
+    if volume is not None:
+        profile, thickness = choose_profile(settings.slice_profile, thickness, volume)
     request = Request(
         target=target,
         thickness=thickness.per_axis,
-        profile=settings.slice_profile,  # type: ignore[arg-type]  # checked by EnhanceSettings
-        consistency=settings.consistency,  # type: ignore[arg-type]
+        profile=profile.shape,
+        consistency=settings.consistency,  # type: ignore[arg-type]  # checked by EnhanceSettings
         mode=settings.mode,  # type: ignore[arg-type]
         realism=settings.realism,
         steps=settings.steps,
@@ -180,14 +133,14 @@ def _build_request(grid: Grid, settings: EnhanceSettings, head: Head, limit_gib:
         seed=settings.seed,
         memory_gib=limit_gib,
     )
-    return request, thickness
+    return request, thickness, profile
 
 
 def _refuse_too_big(head: Head, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float) -> None:
     """Refuse by the header alone, so that nothing large is allocated."""
     _check_memory(head.read_bytes / GIB, limit_gib)
     try:
-        request, _ = _build_request(head.grid, settings, head, limit_gib)
+        request, _, _ = _build_request(head.grid, settings, head, limit_gib)
     except InputError:
         return  # nothing to do: said once the voxels have shown that this is a scan at all
     _check_memory(resolver.estimate_memory_gib(head.grid, request), limit_gib)

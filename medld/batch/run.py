@@ -18,6 +18,7 @@ import torch
 from medld.batch.outputs import Made, describe_output, write_output, write_spread
 from medld.batch.plan import Job, Plan
 from medld.batch.prepare import Prepared, find_memory_limit, prepare_scan
+from medld.batch.scope import Scope, check_scope
 from medld.batch.settings import BASELINE, DEFAULT_MODEL, EnhanceSettings, Outcome
 from medld.batch.staging import staged
 from medld.checkpoint import Model, list_models, load_model
@@ -151,16 +152,26 @@ def _enhance(job: Job, run: _Run) -> Outcome:
     if run.dry_run:
         files = ", ".join(str(target) for target in reversed(job.targets))
         return Outcome(job.path, "planned", reason=f"would write {files}", output=job.output, part=job.part)
+    scope, model = None, run.model
+    if model is not None:
+        volume, request, force = prepared.volume, prepared.request, run.settings.force
+        scope = check_scope(volume, request, model, run.settings.model, run.resolver, force=force)
+        prepared = replace(prepared, warnings=(*prepared.warnings, *scope.warnings))
+        if scope.fallback:
+            run = replace(run, model=None, resolver=SuperResolver(device=run.settings.device))
     restoration = run.resolver.restore(prepared.volume, prepared.request, run.listener.progressed)
     if job.uncertainty is not None and restoration.spread is None:
         raise ConfigError(
             f"--uncertainty: {restoration.method} draws no samples; leave it out, or name another --model"
         )
-    restoration = replace(restoration, timings={"read": reading, **restoration.timings})
+    if scope is not None and scope.fallback:
+        restoration = replace(restoration, warnings=())  # why there is no model is said already
+    checking = {"scope": scope.seconds} if scope is not None else {}
+    restoration = replace(restoration, timings={"read": reading, **checking, **restoration.timings})
     storage = prepared.storage if job.dicom else prepared.storage.converted_to(format_of(job.output))
     prepared = replace(prepared, warnings=tuple(dict.fromkeys((*prepared.warnings, *storage.warnings))))
     try:
-        record = _write(job, run, replace(prepared, storage=storage), restoration, start)
+        record = _write(job, run, replace(prepared, storage=storage), restoration, scope, start)
     except OSError as error:
         folder = "the folder of the output" if job.part else job.output.parent
         raise OutputError(
@@ -169,7 +180,9 @@ def _enhance(job: Job, run: _Run) -> Outcome:
     return Outcome(job.path, "done", output=job.output, record=record, part=job.part)
 
 
-def _write(job: Job, run: _Run, prepared: Prepared, restoration: Restoration, start: float) -> dict[str, Any]:
+def _write(
+    job: Job, run: _Run, prepared: Prepared, restoration: Restoration, scope: Scope | None, start: float
+) -> dict[str, Any]:
     """Write all files of a job, and return its record; `start` is when the job began."""
     begin = time.perf_counter()
     scan, made = prepared.volume, Made(run.settings, run.model)
@@ -185,6 +198,7 @@ def _write(job: Job, run: _Run, prepared: Prepared, restoration: Restoration, st
         now = time.perf_counter()
         restoration.timings.update(write=now - begin, total=now - start)
         record = _build_record(job, run, prepared, restoration, residual)
+        record["scope"] = scope.record if scope is not None else None
         record["output"] = {**describe_output(where[job.output], job, prepared.storage), **record["output"]}
         for path in (job.sidecar, job.report):
             if path is not None:
@@ -212,6 +226,9 @@ def _build_record(
             "restored_axes": list(target.axes),
             "slice_thickness_mm": list(prepared.thickness.per_axis),
             "slice_thickness_from": prepared.thickness.source,
+            "slice_profile": prepared.profile.shape,
+            "slice_profile_from": prepared.profile.source,
+            "slice_profile_estimate": prepared.profile.estimate,
         },
         "settings": run.settings.as_record(),
         "seed": run.settings.seed,

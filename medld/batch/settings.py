@@ -23,7 +23,7 @@ BASELINE = "baseline"
 CHOICES: dict[str, tuple[str, ...]] = {
     "modality": ("auto", "mr", "ct"),
     "consistency": ("auto", "exact", "gated", "off"),
-    "slice_profile": ("gaussian", "box", "slr"),
+    "slice_profile": ("gaussian", "box", "slr", "auto"),
     "mode": ("fidelity", "balanced", "detail"),
     "format": ("auto", "dicom", "nifti"),
 }
@@ -45,7 +45,7 @@ class EnhanceSettings:
         spacing: Target spacing in mm, one value or three in the order of the array axes.
         factor: How many times finer the slice axis is to be; not together with `spacing`.
         slice_thickness: FWHM of the slice profile (mm); None takes the sidecar's, else the spacing.
-        slice_profile: "gaussian", "box" or "slr".
+        slice_profile: "gaussian", "box", "slr", or "auto": told from the voxels, as is a thickness that nobody states.
         mode: "fidelity", "balanced" or "detail".
         realism: 0 (the posterior mean) to 1 (a full sample); None takes the mode's.
         steps: Sampler steps; None takes the mode's.
@@ -59,7 +59,7 @@ class EnhanceSettings:
         report: File that gets a copy of the record (several inputs: one document on all of them).
         preview: PNG file (one input), or suffix behind "desc-sr" (several), of a before/after picture.
         overwrite: Replace outputs that exist; an input is never replaced.
-        force: Take label maps for scans.
+        force: Take label maps for scans; keep the model where the scope check would not.
         series: Of a DICOM input: number, UID, pattern of the description, or "all"; None takes the only one.
         format: "auto" (DICOM for DICOM, else the scan's own), "dicom" or "nifti".
 

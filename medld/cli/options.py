@@ -183,7 +183,11 @@ def _add_scan_options(group: Any) -> None:
         metavar="WANTED",
         help="of DICOM: number (medld inspect lists them), UID, pattern of the description, or all",
     )
-    group.add_argument("--slice-profile", choices=CHOICES["slice_profile"], help=f"default {DEFAULTS.slice_profile}")
+    group.add_argument(
+        "--slice-profile",
+        choices=CHOICES["slice_profile"],
+        help=f"default {DEFAULTS.slice_profile}; auto: told from the voxels, and the thickness too if nobody states it",
+    )
 
 
 def _add_restoration_options(group: Any) -> None:
@@ -219,7 +223,7 @@ def _add_file_options(group: Any) -> None:
         "--uncertainty", metavar="FILE", help="standard deviation over samples (several inputs: a suffix)"
     )
     group.add_argument("--overwrite", action="store_true", help="replace outputs; inputs never")
-    group.add_argument("--force", action="store_true", help="take label maps for scans")
+    group.add_argument("--force", action="store_true", help="take label maps for scans; keep the model on any scan")
 
 
 def _add_machine_options(group: Any) -> None:
