@@ -5,9 +5,9 @@
 
 Scans of DATA/val are imaged with every shape, thickness (in slice spacings), ratio and noise below, and
 `estimate_profile` says what it sees. `accuracy`: on val/, with what was gathered from train/. `sources`: on train/,
-each source judged by what the others say: heads of other sites. `cost`: foreground dB over B told the same (mode
-fidelity, crops of 72 x 72 pixels at 4x), with the right profile, with the default (Gaussian, thickness = spacing) and
-with the estimated one; B rests on the same profile, so PSNR itself is compared.
+noise-free, each source judged by what the others say: heads of other sites. `cost`: foreground dB of mode fidelity on
+crops of 72 x 72 pixels at 4x, with the right profile, with the default (Gaussian, thickness = spacing) and with
+estimated ones.
 
 Statistics (`--tune`): for each ratio the mean over sources of the mean spectrum difference of the true candidate, by
 anatomical axis, and the covariance about it, a tenth of its diagonal added.
@@ -84,7 +84,7 @@ def main() -> None:
     if options.only in (None, "accuracy"):
         tabulate("val", [(case, load_heads()) for case in survey(options.data / "val", VAL)])
     if options.only in (None, "sources"):
-        cases = list(survey(options.data / "train", TRAIN))
+        cases = list(survey(options.data / "train", TRAIN, NOISES[:1]))
         fits = {s: gather([c for c in cases if c.source != s]) for s in {c.source for c in cases}}
         tabulate("train, other sources", [(case, fits[case.source]) for case in cases])
     if options.only in (None, "cost"):
@@ -101,12 +101,12 @@ def read(path: Path) -> Volume:
     return Volume(array.astype(np.float32), grid, volume.modality, volume.contrast)
 
 
-def survey(folder: Path, names: Sequence[str]) -> Iterator[Case]:
+def survey(folder: Path, names: Sequence[str], noises: Sequence[float] = NOISES) -> Iterator[Case]:
     """Every case of the named scans: all along the last axis, a third of them along the others."""
     for name in names:
         volume = read(folder / f"{name}.nii.gz")
         source = "ds002748" if "ds002748" in name else name.split("_")[0]
-        for axis, ratio, noise in ((a, r, n) for a in range(3) for r in RATIOS for n in NOISES):
+        for axis, ratio, noise in ((a, r, n) for a in range(3) for r in RATIOS for n in noises):
             for number, (shape, thickness) in enumerate((s, t) for s in SHAPES for t in THICKNESSES):
                 if axis != 2 and (number // len(THICKNESSES) + number + axis) % 3:
                     continue
@@ -178,6 +178,8 @@ def tabulate(title: str, judged: Iterable[tuple[Case, tuple[Heads, ...]]]) -> No
     groups |= {f"thickness {t:g}": [x for x in rows if x[0].thickness == t] for t in THICKNESSES}
     groups |= {s: [x for x in rows if x[0].source == s] for s in sorted({x[0].source for x in rows})}
     for label, group in (groups | {"all": rows}).items():
+        if not group:
+            continue
         off = np.array([np.exp(abs(np.log(e.thickness / c.thickness))) - 1 for c, e in group])
         default = np.array([np.exp(abs(np.log(c.thickness))) - 1 for c, _ in group])
         right = np.mean([e.profile == c.shape for c, e in group])

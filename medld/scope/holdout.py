@@ -23,10 +23,10 @@ __all__ = ["HeldOut", "Restore", "hold_out", "judge_held_out"]
 Restore = Callable[[Volume, Grid], NDArray[np.float32]]
 """A scan and the grid wanted, to the array on it."""
 
-SHARE = 0.08
+SHARE = 0.05
 """Of the acquired voxels of the scan itself: what the test may cost."""
 
-SMALLEST_SIDE, LARGEST_SIDE, ALIGN = 48, 112, 4
+SMALLEST_SIDE, LARGEST_SIDE, ALIGN = 48, 96, 4
 FEWEST_SLICES = 12
 END_SLICES = 2
 BLOCK = 12  # pixels

@@ -52,7 +52,7 @@ def test_the_test_costs_a_small_part_of_the_restoration(rng: np.random.Generator
     array = rng.random((200, 220, 30)).astype(np.float32)
     case = hold_out(Volume(array, Grid(array.shape, np.diag([1.0, 1.0, 4.0, 1.0])), "mr"), 2)
     assert case is not None
-    assert case.coarse.array.size <= 0.08 * array.size
+    assert case.coarse.array.size <= 0.05 * array.size
 
 
 @pytest.mark.parametrize("shape", [(90, 90, 10), (40, 90, 30)])
