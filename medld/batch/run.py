@@ -161,9 +161,8 @@ def _enhance(job: Job, run: _Run) -> Outcome:
             run = replace(run, model=None, resolver=SuperResolver(device=run.settings.device))
     restoration = run.resolver.restore(prepared.volume, prepared.request, run.listener.progressed)
     if job.uncertainty is not None and restoration.spread is None:
-        raise ConfigError(
-            f"--uncertainty: {restoration.method} draws no samples; leave it out, or name another --model"
-        )
+        way = "keep the model with --force" if scope is not None and scope.fallback else "name another --model"
+        raise ConfigError(f"--uncertainty: {restoration.method} draws no samples; leave it out, or {way}")
     if scope is not None and scope.fallback:
         restoration = replace(restoration, warnings=())  # why there is no model is said already
     checking = {"scope": scope.seconds} if scope is not None else {}

@@ -29,15 +29,17 @@ SLACK: dict[str, float] = {
     "detail": 1.0,
     "slice_step": 1.0,
     "corner": 0.1,
+    "symmetry": 0.1,
     "noise": 0.02,
 }
 """And by this, a factor for sizes and ratios: what training varies itself (zoom, noise), and air and necks, which the
 public scans had removed."""
 
-IMAGED = frozenset({"slice_mm", "spacing_ratio"})
-"""Numbers of which the training itself spans the range, by the slices that it makes: widened by the slack alone."""
+MARGINS = {"slice_mm": 0.0, "spacing_ratio": 0.0, "pixel_step": 0.25}
+"""Instead of `MARGIN`: the slices are made by the training itself, over the range that it means; smooth scans would
+pass otherwise."""
 
-FACTORS = frozenset(SLACK) - {"corner", "noise"}
+FACTORS = frozenset(SLACK) - {"corner", "noise", "symmetry"}
 """Numbers on a logarithmic scale."""
 
 
@@ -71,12 +73,13 @@ class Domain:
 
 def _widened(name: str, values: list[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    slack, margin = SLACK.get(name, 0.0), 0.0 if name in IMAGED else MARGIN
+    slack, margin = SLACK.get(name, 0.0), MARGINS.get(name, MARGIN)
     if name in FACTORS:
         factor = (high / low) ** margin * slack
         return low / factor, high * factor
     added = margin * (high - low) + slack
-    return max(low - added, 0.0) if low >= 0 else low - added, high + added
+    most = 1.0 if name == "symmetry" else float("inf")
+    return max(low - added, 0.0) if low >= 0 else low - added, min(high + added, most)
 
 
 def load_domain(folder: Path) -> Domain | None:

@@ -11,6 +11,7 @@ from scipy import ndimage
 from medld.checkpoint import find_model, list_models
 from medld.errors import CheckpointError
 from medld.geometry import Grid
+from medld.io import read_volume
 from medld.scope import DOMAIN, Domain, load_domain, take_fingerprint
 from medld.scope.fingerprint import MEANINGS
 from medld.volume import Volume
@@ -114,3 +115,14 @@ def test_the_shipped_model_knows_its_domain() -> None:
     assert domain is not None
     assert set(domain.ranges) == set(MEANINGS)
     assert all(low < high for low, high in domain.ranges.values())
+
+
+@pytest.mark.data
+@pytest.mark.skipif("mri" not in list_models(), reason="no model is shipped")
+def test_heads_are_inside_of_the_shipped_domain_and_a_chest_is_not(data: Path) -> None:
+    domain = load_domain(find_model("mri"))
+    assert domain is not None
+    for name in ("val/sub-openmscs26_FLAIR", "thick/sub-openmslong04_ses-1_T1w"):
+        assert domain.outside(take_fingerprint(read_volume(data / f"{name}.nii.gz")[0])) == ()
+    chest = read_volume(data / "val" / "sub-lidc0314_CT.nii.gz")[0]
+    assert domain.outside(take_fingerprint(Volume(chest.array + 1024.0, chest.grid, "mr")))

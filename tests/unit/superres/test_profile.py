@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from medld.acquisition import AxisAcquisition, Profile
 from medld.geometry import Grid
+from medld.io import read_volume
 from medld.superres.profile import (
     CANDIDATES,
     THICKNESSES,
@@ -132,3 +135,17 @@ def test_shipped_statistics_are_whole() -> None:
     for heads in load_heads():
         assert heads.mean.shape == (3, BANDS)
         assert np.linalg.eigvalsh(heads.precision).min() > 0
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("thickness", [0.6, 1.25, 2.0])
+def test_a_head_tells_the_width_of_its_slices_if_not_their_shape(data: Path, thickness: float) -> None:
+    head, _ = read_volume(data / "val" / "sub-ds002748s13_T1w.nii.gz")
+    shape = [size // RATIO * RATIO for size in head.grid.shape]
+    scan = thick(head.array[:, :, : shape[2]].astype(np.float32), "gaussian", thickness)
+    spacing = np.array(head.grid.spacing) * (1, 1, RATIO)
+    answer = estimate_profile(Volume(scan.array, Grid(scan.array.shape, np.diag([*spacing, 1.0])), "mr"), 2)
+    assert answer is not None
+    deviation = {"gaussian": 0.425, "box": 0.289, "slr": 0.319}  # of a profile, in FWHM
+    assert deviation[answer.profile] * answer.thickness == pytest.approx(0.425 * thickness, rel=0.3)
+    assert answer.low <= answer.high
