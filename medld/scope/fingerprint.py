@@ -36,7 +36,7 @@ MEANINGS: dict[str, str] = {
 
 COARSE_MM = 4.0
 MOST_VOXELS = 2_000_000
-"""Of a larger scan every other slice or pixel row is left out where neighbours are not compared."""
+"""Of a larger scan every other slice, or row of pixels, is left out where its neighbours are not compared."""
 
 
 def take_fingerprint(volume: Volume) -> dict[str, float]:
@@ -91,7 +91,6 @@ def _steps(
 ) -> dict[str, float]:
     """How much the tissue changes over small distances: root mean squares of differences."""
     stride = 2 if array.size > MOST_VOXELS else 1
-    array, tissue = array[:, :, ::1], tissue
     one, three = (
         np.mean([_difference(array, tissue, axis, lag, 2 if axis < 2 else 0, stride) for axis in (0, 1)])
         for lag in (1, 3)
