@@ -13,7 +13,7 @@ Spectra are of the discrete cosine transform, in bands up to the slices' Nyquist
 noise subtracted. m holds by how much heads are rougher along one anatomical axis than along others, S how much that
 differs from head to head: `pipelines/profile_study.py --tune` gathers both from training scans.
 
-The figures of that pipeline stand in the README. exp(-q/2) weighs the candidates. Their widths are told apart, their shapes hardly: a box is nearly a Gaussian of .7
+exp(-q/2) weighs the candidates. Their widths are told apart, their shapes hardly: a box is nearly a Gaussian of .7
 times its thickness. So the answer is the candidate with the least expected error of the transfer function over all
 candidates, not the likeliest one.
 """
