@@ -24,6 +24,12 @@ examples:
       only the coarse scans, for another tool; afterwards
   medld evaluate scans/ --protocol through-plane-4x --other eclare=restored/ --out results/
       its outputs in the same table
+  medld evaluate scans/ --protocol through-plane-4x-lesions --out results/
+      the same of truths with 20 lesions in each: which are kept, erased, invented
+  medld evaluate scans/ --protocol through-plane-4x --out results/ --write-outputs made/
+      truths and outputs, to be segmented by a tool of your choice; afterwards
+  medld evaluate scans/ --protocol through-plane-4x --out dice/ --labels truth=seg/truth --labels medld=seg/medld
+      whether it finds the same in both
   medld evaluate scans/ --protocol through-plane-4x --out results/ --shard 1/4
       a quarter of the subjects, on one of four machines; the last to finish writes the table
   medld evaluate --merge part1/ part2/ --out results/
@@ -64,6 +70,9 @@ def _add_scans(group: Any) -> None:
     group.add_argument(
         "--write-scans", dest="scans_to", metavar="DIR", type=Path, help="the simulated scans, for another tool"
     )
+    group.add_argument(
+        "--write-outputs", dest="outputs_to", metavar="DIR", type=Path, help="truths and outputs, to segment or look at"
+    )
 
 
 def _add_methods(group: Any) -> None:
@@ -75,6 +84,7 @@ def _add_methods(group: Any) -> None:
         help=f"may be repeated; default {DEFAULT_MODEL}; {BASELINE}: none",
     )
     group.add_argument("--mode", choices=CHOICES["mode"], help=f"of the models; default {DEFAULTS.mode}")
+    group.add_argument("--samples", metavar="N", type=int, help="drawn beside each answer: how they differ, and where")
     group.add_argument("--baselines", metavar="NAME", nargs="+", help="methods without a network; default all")
     group.add_argument(
         "--other", dest="others", metavar="NAME=FOLDER", action="append", help="outputs of another tool, by protocol"
@@ -85,6 +95,9 @@ def _add_methods(group: Any) -> None:
 def _add_table(group: Any) -> None:
     """What is written down."""
     group.add_argument("--metrics", metavar="NAME", nargs="+", help="beyond PSNR, SSIM and detail; or all")
+    group.add_argument(
+        "--labels", metavar="NAME=FOLDER", action="append", help="label maps of 'truth' and of methods: their Dice"
+    )
     group.add_argument("--against", metavar="METHOD", help="gains and differences from it; default B")
     group.add_argument(
         "--participants", metavar="FILE", type=Path, help="table for subgroups; default participants.tsv in FOLDER"
@@ -117,8 +130,9 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         raise ConfigError("expected FOLDER|CARD and --protocol NAME; see medld evaluate --help")
     if "data" not in given and not Path(source).is_dir() and os.environ.get(DATA_VARIABLE):
         given["data"] = Path(os.environ[DATA_VARIABLE])
-    if "others" in given:
-        given["others"] = _pairs(given["others"])
+    for option, name in (("--other", "others"), ("--labels", "labels")):
+        if name in given:
+            given[name] = _pairs(option, given[name])
     out = given.pop("out", None)
     if out is None and "scans_to" in given:
         kept = {name: given[name] for name in ("data", "split", "limit") if name in given}
@@ -145,12 +159,12 @@ def _merge(given: dict[str, Any], say: Callable[[str], None]) -> int:
     return 0
 
 
-def _pairs(texts: Sequence[str]) -> dict[str, Path]:
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, Path]:
     """NAME=FOLDER as a mapping."""
     pairs = {}
     for text in texts:
         name, sign, folder = text.partition("=")
         if not (name and sign and folder) or name in pairs:
-            raise ConfigError(f"--other: expected NAME=FOLDER, each name once, got {text}")
+            raise ConfigError(f"{option}: expected NAME=FOLDER, each name once, got {text}")
         pairs[name] = Path(folder)
     return pairs

@@ -3,12 +3,14 @@
 Importing upwards in this list only:
 
     protocol        how a fine volume becomes a coarse scan, as a file
+    phantom         lesions in a truth
     simulate        doing it
     baselines       interpolations and least squares
     statistics      what few subjects allow to say
     participants    who a scan is of
     sources         which scans
     exchange        simulated scans for other tools, and what those made of them
+    labels          label maps of the truth and of outputs
     methods         what is compared, by one name each
     table           rows, their means by contrast, and how they look
     figures         the numbers of one output

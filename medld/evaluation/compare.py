@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from medld.errors import InputError, MedldError, RestorationError
-from medld.evaluation.figures import measure, ratio_along
+from medld.evaluation.exchange import write_output
+from medld.evaluation.figures import Beside, measure, ratio_along
 from medld.evaluation.journal import Entry, Journal
-from medld.evaluation.methods import BASELINES, Case, Method, Other, request_for
+from medld.evaluation.labels import TRUTH, LabelMaps
+from medld.evaluation.methods import BASELINES, Case, Method, Other, Output, request_for
 from medld.evaluation.participants import Participants
 from medld.evaluation.protocol import ProtocolConfig
 from medld.evaluation.simulate import Simulated, image
 from medld.evaluation.sources import UNUSABLE, FineScan, Source
 from medld.evaluation.table import Row
+from medld.geometry import Grid
 from medld.io import file_sha256
 from medld.metrics import Metric, Reference
 from medld.report import Sketcher, SketchStore
@@ -32,6 +36,8 @@ class Plan:
     metrics: tuple[Metric, ...]
     participants: Participants
     against: str
+    labels: LabelMaps
+    outputs_to: Path | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,8 +69,9 @@ class Plan:
         return "" if path is None else file_sha256(path)
 
     def output_hashes(self, scan: FineScan, protocol: ProtocolConfig) -> dict[str, str]:
-        """By the other tools' names."""
-        return {other.name: self.output_hash(other, scan, protocol) for other in self.others}
+        """By the other tools' names, and of label maps."""
+        labels = self.labels.hashes(scan.name, protocol.name, self.names, alone=self.alone)
+        return {other.name: self.output_hash(other, scan, protocol) for other in self.others} | labels
 
 
 def compare(
@@ -111,10 +118,15 @@ def _measured(
     if sketches is not None:
         sketcher = Sketcher(made.truth, protocol.name, scan.name, slice_axis(protocol), facts["ratio"])
     case = Case(made, protocol, scan.name, plan.names, plan.alone)
+    if plan.outputs_to:
+        write_output(plan.outputs_to, TRUTH, protocol.name, scan.name, made.truth)
     rows: list[Row] = []
     for method in plan.methods:
         try:
             output = method.restore(case)
+            if plan.outputs_to:
+                restored = replace(made.truth, array=output.array)
+                write_output(plan.outputs_to, method.name, protocol.name, scan.name, restored)
             values = measure(
                 reference,
                 output.array,
@@ -122,16 +134,32 @@ def _measured(
                 protocol,
                 plan.metrics,
                 lambda name, error, own=method.name: skip(error, method=own, metric=name),  # type: ignore[misc]
+                _beside(plan, case, volume.grid, method.name, output, skip),
             )
         except (*UNUSABLE, RestorationError) as error:
             skip(error, method=method.name)
             continue
         if sketcher is not None and method.name in plan.sketched:
-            sketcher.add(method.name, output.array, pictured=method.name != "cubic" or plan.against == "cubic")
+            pictured = method.name != "cubic" or plan.against == "cubic"
+            sketcher.add(method.name, output.array, pictured=pictured, samples=output.samples)
         rows.append(Row(**facts, method=method.name, how=output.how, values=values, output_sha256=output.sha256))
     if sketches is not None and sketcher is not None:
         sketches.save(sketcher.finish())
     return replace(entry, rows=with_gains(rows, plan.against), skipped=tuple(skipped))
+
+
+def _beside(plan: Plan, case: Case, whole: Grid, method: str, output: Output, skip: Callable[..., None]) -> Beside:
+    """Samples and label maps of an output; a map that is missing or elsewhere is skipped with the reason."""
+    if method not in plan.labels.methods:
+        return Beside(output.samples)
+    name, protocol, grid = case.name, case.protocol.name, case.made.truth.grid
+    try:
+        truth = plan.labels.of_truth(name, protocol, plan.names, whole, grid)
+        own = plan.labels.of_output(method, name, protocol, plan.names, grid, alone=plan.alone)
+    except UNUSABLE as error:
+        skip(error, method=method, metric="dice")
+        return Beside(output.samples)
+    return Beside(output.samples, truth, own)
 
 
 def _facts(

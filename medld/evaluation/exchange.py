@@ -2,6 +2,7 @@
 
     DIR/PROTOCOL/scan.nii.gz          a simulated scan, and scan.json with its thickness, spacing and target
     FOLDER/PROTOCOL/scan*.nii.gz      the other tool's output; with one protocol it may lie in FOLDER itself
+    DIR/METHOD/PROTOCOL/scan.nii.gz   what was compared, METHOD "truth" for the truth, to look at or to segment
 
 An output belongs to the scan whose name it has: the same, longer by what a tool adds (scan_SynthSR), or with another
 desc-, res- or space- in a BIDS name. Its axes may be stored in another order or direction, which is undone without
@@ -23,7 +24,7 @@ from medld.evaluation.protocol import ProtocolConfig
 from medld.evaluation.simulate import Simulated, image
 from medld.evaluation.sources import UNUSABLE, Source
 from medld.geometry import Grid, format_mm
-from medld.io import SUFFIXES, Storage, file_sha256, read_volume, sidecar_path, split_suffix, write_volume
+from medld.io import OUTPUT_MARK, SUFFIXES, Storage, file_sha256, read_volume, sidecar_path, split_suffix, write_volume
 from medld.volume import Volume
 
 GRID_TOLERANCE = 0.01
@@ -94,7 +95,7 @@ class OtherTool:
         """
         output = align_axes(read_volume(path, force=True, allow_output=True)[0], grid)
         how = path.name
-        if not _lies_on(output.grid, grid):
+        if not lies_on(output.grid, grid):
             if not self.resample:
                 raise GridError(_another_grid(self.name, output.grid, grid))
             output = resample(output, grid)
@@ -123,12 +124,11 @@ def write_scans(
     Raises:
         OutputError: `folder` lies inside the source's: its scans would be taken for fine ones next time.
     """
-    if folder.resolve().is_relative_to(source.folder.resolve()):
-        raise OutputError(f"Expected a folder outside {source.folder} for simulated scans. Choose another.")
+    check_outside(folder, source)
     count = 0
     for protocol in protocols:
         for scan in source.scans:
-            path = folder / protocol.name / Path(scan.name).with_name(stem_of(scan.name) + ".nii.gz")
+            path = folder / protocol.name / _nifti_name(scan.name)
             try:
                 made = image(scan.read(), protocol, key=scan.key)
             except UNUSABLE as error:
@@ -140,6 +140,23 @@ def write_scans(
             sidecar_path(path).write_text(text, encoding="utf-8")
             count += 1
     return count
+
+
+def write_output(folder: Path, method: str, protocol: str, scan: str, volume: Volume) -> None:
+    """Write what a method made of a scan, or the truth, as folder/method/protocol/scan.nii.gz."""
+    path = folder / method / protocol / _nifti_name(scan)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_volume(path, volume, Storage(), description=f"{OUTPUT_MARK} evaluate, {method}, {protocol}")
+
+
+def check_outside(folder: Path, source: Source) -> None:
+    """Raises: OutputError, if `folder` lies inside the source's."""
+    if folder.resolve().is_relative_to(source.folder.resolve()):
+        raise OutputError(f"Expected a folder outside {source.folder} for scans and outputs. Choose another.")
+
+
+def _nifti_name(scan: str) -> Path:
+    return Path(scan).with_name(stem_of(scan) + ".nii.gz")
 
 
 def _sidecar(made: Simulated, protocol: ProtocolConfig) -> dict[str, object]:
@@ -197,14 +214,17 @@ def align_axes(volume: Volume, grid: Grid) -> Volume:
     return aligned
 
 
-def _lies_on(own: Grid, grid: Grid) -> bool:
+def lies_on(own: Grid, grid: Grid) -> bool:
+    """Whether every corner of two grids' boxes agrees."""
     return own.is_close(grid, tolerance_mm=max(1e-3, GRID_TOLERANCE * min(grid.spacing)))
 
 
-def _another_grid(name: str, own: Grid, grid: Grid) -> str:
-    def told(one: Grid) -> str:
-        return f"{one.shape[0]} x {one.shape[1]} x {one.shape[2]} voxels of {format_mm(one.spacing)}"
+def told(grid: Grid) -> str:
+    """A grid in a sentence."""
+    return f"{grid.shape[0]} x {grid.shape[1]} x {grid.shape[2]} voxels of {format_mm(grid.spacing)}"
 
+
+def _another_grid(name: str, own: Grid, grid: Grid) -> str:
     apart = float(np.linalg.norm(own.corners() - grid.corners(), axis=1).max())
     corners = f", corners up to {apart:.3g} mm apart" if own.shape == grid.shape else ""
     return (

@@ -12,7 +12,7 @@ user gets who says the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,11 +60,14 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """Values on the truth's grid, what was done, and the hash of the file that they come from, "" if of none."""
+    """Values on the truth's grid, what was done, the hash of the file that they come from, "" if of none, and samples
+    if they were asked for.
+    """
 
     array: np.ndarray
     how: str
     sha256: str = ""
+    samples: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,15 @@ class Baseline:
 
 @dataclass(frozen=True, eq=False)
 class Resolver:
-    """The program's own path, with a model or without."""
+    """The program's own path, with a model or without; `samples` is how many are drawn beside the answer.
+
+    A sample is a whole one (realism 1), as `medld enhance --samples` spreads over, with the steps of the mode.
+    """
 
     name: str
     resolver: SuperResolver
     mode: Mode = "fidelity"
+    samples: int = 0
 
     def restore(self, case: Case) -> Output:
         """The scan on the truth's grid.
@@ -97,7 +104,9 @@ class Resolver:
         """
         request = request_for(case.made, case.protocol, self.mode)
         restoration = self.resolver.restore(case.made.scan, request)
-        return Output(restoration.volume.array, restoration.method)
+        draws = (replace(request, realism=1.0, seed=seed) for seed in range(self.samples))
+        samples = tuple(self.resolver.restore(case.made.scan, draw).volume.array for draw in draws)
+        return Output(restoration.volume.array, restoration.method, samples=samples)
 
 
 @dataclass(frozen=True)
@@ -183,14 +192,21 @@ def make_methods(
     others: Sequence[OtherTool],
     *,
     mode: Mode = "fidelity",
+    samples: int = 0,
     device: str = "auto",
     threads: int | None = None,
 ) -> tuple[Method, ...]:
     """The methods in the order of a table: baselines, models, other tools.
 
     Raises:
-        ConfigError: An unknown baseline, or one name twice.
+        ConfigError: An unknown baseline, one name twice, or samples of models that cannot draw any.
     """
+    able = [column for column, model in models.items() if model.networks.denoiser is not None]
+    if samples and not able:
+        raise ConfigError(
+            f"Expected a model with a diffusion part to draw {samples} samples with, got "
+            f"{', '.join(models) or 'no model'}. Name one with --model, or leave --samples out."
+        )
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
         raise ConfigError(f"Expected baselines out of {', '.join(BASELINES)}, got {', '.join(unknown)}.")
@@ -199,7 +215,8 @@ def make_methods(
         without = Resolver(name, SuperResolver(None, device=device, threads=threads)) if name == "B" else None
         methods.append(without or Baseline(name))
     for column, model in models.items():
-        methods.append(Resolver(column, SuperResolver(model, device=device, threads=threads), mode))
+        draws = samples if column in able else 0
+        methods.append(Resolver(column, SuperResolver(model, device=device, threads=threads), mode, draws))
     for tool in others:
         check_name(tool.name, [method.name for method in methods])
         methods.append(Other(tool))

@@ -10,6 +10,7 @@
     mask            where the figures are taken: foreground, the truth above 5 % of its 99.5th percentile
     data_range      truth: its largest minus its smallest value; outputs are clipped to it
     told            profile and thickness that a restoration is told, where they are not the true ones
+    lesions         spheres and rods, bright and dark, that are put into the truth before it is imaged
 
 The three profiles that a restoration knows are told as they are. No one of them is k-space's: an ideal low-pass
 passes everything up to the scan's Nyquist frequency, and what is restored after a profile that damps it gets too
@@ -22,7 +23,7 @@ sharp. `kspace-2x` tells the box, the least wrong of them: on four T1w, T2w and 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,6 +42,21 @@ class ToldConfig(Schema):
 
     profile: Profile
     thickness: float = Field(1.0, gt=0, le=3)
+
+
+class LesionsConfig(Schema):
+    """Lesions of every diameter, mm: bright and dark spheres and rods, `copies` of each, and as many controls."""
+
+    diameters_mm: tuple[Annotated[float, Field(gt=0, le=50)], ...] = Field((2.0, 3.0, 4.0, 6.0, 8.0), min_length=1)
+    copies: int = Field(1, ge=1, le=100)
+    contrast: float = Field(0.3, gt=0, le=1)
+    """In parts of the tissue's range, .5th to 99.5th percentile."""
+    seed: int = Field(0, ge=0)
+
+    @property
+    def count(self) -> int:
+        """Lesions in a scan."""
+        return 4 * self.copies * len(self.diameters_mm)
 
 
 class ProtocolConfig(Schema):
@@ -63,6 +79,7 @@ class ProtocolConfig(Schema):
     mask: Literal["foreground"] = "foreground"
     data_range: Literal["truth"] = "truth"
     told: ToldConfig | None = None
+    lesions: LesionsConfig | None = None
 
     @model_validator(mode="after")
     def _one_way_to_say_the_ratio(self) -> ProtocolConfig:

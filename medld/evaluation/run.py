@@ -13,9 +13,10 @@ from medld.checkpoint import Model
 from medld.config import Schema, parse_config
 from medld.errors import ConfigError, InputError
 from medld.evaluation.compare import Plan, compare
-from medld.evaluation.exchange import OtherTool, write_scans
-from medld.evaluation.figures import choose_metrics
+from medld.evaluation.exchange import OtherTool, check_outside, write_scans
+from medld.evaluation.figures import LABELS, LESIONS, SAMPLES, choose_metrics
 from medld.evaluation.journal import WHOLE, Journal, gather_shards, journal_path, open_journal, read_journal
+from medld.evaluation.labels import LabelMaps, make_label_maps
 from medld.evaluation.methods import BASELINES, Mode, load_models, make_methods
 from medld.evaluation.participants import find_participants, read_participants
 from medld.evaluation.protocol import ProtocolConfig, list_protocols, load_protocol
@@ -42,6 +43,9 @@ class RunSettings(Schema):
     seed: int = Field(0, ge=0)
     """Of the bootstrap."""
     resample_others: bool = False
+    samples: int = Field(0, ge=0, le=100)
+    labels: tuple[str, ...] = ()
+    """Whose label maps are compared."""
     card: str = ""
     split: Literal["train", "val", "test", ""] = ""
     participants: str = ""
@@ -60,7 +64,10 @@ def evaluate(
     others: Mapping[str, Path | str] | None = None,
     resample_others: bool = False,
     scans_to: Path | str | None = None,
+    outputs_to: Path | str | None = None,
+    labels: Mapping[str, Path | str] | None = None,
     mode: Mode = "fidelity",
+    samples: int = 0,
     metrics: Sequence[str] | None = None,
     against: str = "B",
     participants: Path | str | None = None,
@@ -89,7 +96,10 @@ def evaluate(
         others: Column to folder with the outputs of another tool, see `exchange.py`.
         resample_others: Bring outputs on another grid to the truth's instead of refusing them.
         scans_to: Folder that gets the simulated scans too, for another tool.
+        outputs_to: Folder that gets the truths and every method's outputs, to look at or to segment.
+        labels: "truth" and methods to folders with their label maps, see `labels.py`.
         mode: Mode of the models.
+        samples: How many each model with a diffusion part draws beside its answer, for what they differ by.
         metrics: Beyond the headline: names of `medld.metrics.METRICS`, or "all".
         against: Method from which gains, differences and p count.
         participants: Table for the subgroups; None takes participants.tsv or .csv in the folder, if there is one.
@@ -116,16 +126,29 @@ def evaluate(
     out, part = Path(out), parse_shard(shard)
     chosen = load_protocols(protocols)
     check_free(out, overwrite=overwrite)
-    wish = {"mode": mode, "limit": limit, "device": device, "threads": threads, "against": against, "seed": seed}
+    wish: dict[str, object] = {
+        "mode": mode,
+        "limit": limit,
+        "device": device,
+        "threads": threads,
+        "against": against,
+        "seed": seed,
+    }
+    wish |= {"samples": samples, "labels": tuple(labels or ())}
     parse_config(wish, RunSettings, origin="The evaluation")
     found = find_source(source, data, split, limit)
     models, missing = load_models(model)
     if missing:
         report("no model is shipped yet: methods without a network alone")
     tools = [OtherTool(name, Path(folder), resample_others) for name, folder in (others or {}).items()]
-    methods = make_methods(baselines, models, tools, mode=mode, device=device, threads=threads)
+    methods = make_methods(baselines, models, tools, mode=mode, samples=samples, device=device, threads=threads)
     table = find_participants(found.folder) if participants is None else Path(participants)
-    plan = Plan(found, chosen, methods, choose_metrics(metrics), read_participants(table), against)
+    maps = make_label_maps(labels or {}, [method.name for method in methods])
+    more = _asked_for(chosen, samples, maps)
+    target = None if outputs_to is None else Path(outputs_to)
+    if target is not None:
+        check_outside(target, found)
+    plan = Plan(found, chosen, methods, choose_metrics(metrics, more), read_participants(table), against, maps, target)
     _check_methods(plan, report)
     own = {"resample_others": resample_others, "card": found.card, "split": found.split}
     known = {"participants": file_sha256(table) if table else ""}
@@ -244,6 +267,12 @@ def _check_methods(plan: Plan, report: Report) -> None:
                 f"({plan.protocols[0].name}/), named like the scans; found none. Check --other.",
                 "E_NOT_IMAGE",
             )
+
+
+def _asked_for(protocols: Sequence[ProtocolConfig], samples: int, maps: LabelMaps) -> tuple[str, ...]:
+    """What there will be beyond truth, scan and output."""
+    there = ((any(p.lesions for p in protocols), LESIONS), (samples, SAMPLES), (maps.folders, LABELS))
+    return tuple(field for given, fields in there if given for field in fields)
 
 
 def _head(plan: Plan, settings: RunSettings, models: Mapping[str, Model]) -> dict[str, object]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from medld.acquisition import AxisAcquisition, along
 from medld.errors import InputError
+from medld.evaluation.phantom import Phantom, put_lesions
 from medld.evaluation.protocol import ProtocolConfig
 from medld.volume import Volume
 
@@ -35,11 +36,14 @@ SCALE_PERCENTILE = 99.9
 
 @dataclass(frozen=True, eq=False)
 class Simulated:
-    """The cut truth, the scan, and the standard deviation of the noise in it (scanner units, 0 if none)."""
+    """The cut truth, the scan, the standard deviation of the noise in it (scanner units, 0 if none), and the lesions
+    that the protocol has put into the truth, if any.
+    """
 
     truth: Volume
     scan: Volume
     noise: float
+    phantom: Phantom | None = None
 
 
 def simulate(truth: Volume, protocol: ProtocolConfig, key: str = "") -> tuple[Volume, Volume]:
@@ -48,14 +52,14 @@ def simulate(truth: Volume, protocol: ProtocolConfig, key: str = "") -> tuple[Vo
     Args:
         truth: Fine volume, any real dtype.
         protocol: Axes, ratio, profile and noise.
-        key: Names the scan. Its noise hangs on this and the protocol's seed, not on the scans before it.
+        key: Names the scan. Its noise and lesions hang on this and the protocol's seeds, not on the scans before it.
 
     Returns:
         The cut truth and the scan, float32, in the truth's units; the outer faces of their boxes agree.
 
     Raises:
-        InputError: If fewer than three slices fit (E_TOO_FEW), or the protocol's mm ask for a ratio that cannot be
-            restored (E_NOTHING_TO_DO).
+        InputError: If fewer than three slices fit (E_TOO_FEW), the protocol's mm ask for a ratio that cannot be
+            restored (E_NOTHING_TO_DO), or there is no room for its lesions (E_PIXELS).
     """
     made = image(truth, protocol, key)
     return made.truth, made.scan
@@ -67,8 +71,11 @@ def image(truth: Volume, protocol: ProtocolConfig, key: str = "") -> Simulated:
     i, j, k = fine
     array = truth.array[:i, :j, :k].astype(np.float32, order="C")
     cut = Volume(array, truth.grid.cropped((0, 0, 0), (i, j, k)), truth.modality, truth.contrast)
+    phantom = None
+    if protocol.lesions is not None:
+        cut, phantom = put_lesions(cut, protocol.lesions, key)
     grid = cut.grid.with_shape(coarse)
-    slices = array.astype(np.float64)
+    slices = cut.array.astype(np.float64)
     for axis in protocol.coarse_axes:
         slices = along(protocol_matrix(protocol, fine[axis], coarse[axis], grid.spacing[axis]), slices, axis - 3)
     is_magnitude = truth.modality != "ct"
@@ -79,7 +86,7 @@ def image(truth: Volume, protocol: ProtocolConfig, key: str = "") -> Simulated:
         deviation = protocol.noise * float(np.percentile(slices[slices != 0], SCALE_PERCENTILE))
         slices = add_noise(slices, deviation, protocol.seed, key, rician=is_magnitude)
     scan = Volume(slices.astype(np.float32), grid, truth.modality, truth.contrast)
-    return Simulated(cut, scan, deviation)
+    return Simulated(cut, scan, deviation, phantom)
 
 
 def _counts(truth: Volume, protocol: ProtocolConfig) -> tuple[list[int], list[int]]:

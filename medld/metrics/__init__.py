@@ -13,10 +13,10 @@ lesions         a phantom of spheres and rods    lesion_scores  lesions kept, er
 
 from __future__ import annotations
 
-from medld.metrics.consistency import consistency_residual, disagreement
+from medld.metrics.consistency import consistency_residual, disagreement, samples_spread
 from medld.metrics.facts import Better, Facts, Metric
 from medld.metrics.labels import dice
-from medld.metrics.lesion_scores import LesionScore, count_invented, score_lesions, summarise_lesions
+from medld.metrics.lesion_scores import LesionScore, count_spots, score_controls, score_lesions, summarise_lesions
 from medld.metrics.lesions import Lesion, insert_lesions, lesion_map, lesion_weights, plan_lesions
 from medld.metrics.reference import Reference, find_foreground, psnr, ssim
 from medld.metrics.registry import METRICS
@@ -32,7 +32,7 @@ __all__ = [
     "Metric",
     "Reference",
     "consistency_residual",
-    "count_invented",
+    "count_spots",
     "detail_closed",
     "dice",
     "disagreement",
@@ -47,6 +47,8 @@ __all__ = [
     "power_in_bands",
     "psnr",
     "resolution_at",
+    "samples_spread",
+    "score_controls",
     "score_lesions",
     "shell_correlation",
     "ssim",

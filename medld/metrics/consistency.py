@@ -8,6 +8,9 @@ A images a fine volume as the scan y was taken. It comes as arrays that it was a
     disagreement  RMS over samples of A (x_i - mean) / RMS over samples of (x_i - mean)
                   0: samples differ only where the scan says nothing (in A's null space). Differences that are
                   white noise give sqrt(sum of squared weights of a slice), .41 for a Gaussian profile at 4x
+                  its numerator is told over the scan's noise and range too
+    spread        RMS over samples of N (x_i - mean) / range of x,   N = 1 - A^+ A, what A does not see
+                  how much the samples leave open where nothing was measured
 
 A is linear, so A (x_i - mean) = A x_i - mean of A x_j.
 
@@ -66,14 +69,18 @@ def disagreement(samples: Sequence[Array], reimaged: Sequence[Array]) -> float:
             "Ask for more samples.",
             "E_PIXELS",
         )
-    spread = _spread(samples)
+    spread = samples_spread(samples)
     if not spread > 0:
         raise InputError("Expected samples that differ, got the same one each time. Draw other seeds.", "E_PIXELS")
-    return _spread(reimaged) / spread
+    return samples_spread(reimaged) / spread
 
 
-def _spread(arrays: Sequence[Array]) -> float:
-    """RMS over all arrays and voxels of what they differ from their mean by."""
+def samples_spread(arrays: Sequence[Array]) -> float:
+    """RMS over all arrays and voxels of what they differ from their mean by.
+
+    Raises:
+        InputError: If shapes differ or a value is not finite (E_PIXELS).
+    """
     mean = np.zeros(arrays[0].shape)
     for array in arrays:
         if array.shape != mean.shape:

@@ -44,8 +44,14 @@ class Facts:
     """Several outputs that the model gives for this scan, shape of the truth."""
     reimaged_samples: Sequence[Array] = ()
     """Each of them imaged again, shape of `scan`."""
+    unseen_samples: Sequence[Array] = ()
+    """The part of each that leaves no trace in its image, shape of the truth."""
     lesions: Array | None = None
     """Which lesion a voxel of the truth belongs to: 0 none, else its number; see `lesion_map`."""
+    diameters: Sequence[float] = ()
+    """Of the lesions, mm, by number - 1."""
+    controls: Array | None = None
+    """The same as `lesions` for places that got none, each with the number of the lesion that it matches."""
     truth_labels: Array | None = None
     """Label map of the truth, 0 background."""
     output_labels: Array | None = None

@@ -7,21 +7,29 @@ from it, in tissue, that belong to no lesion. In any volume x
     V(x) = voxels as near as the ring that pass its mean + C(x) / 2, joined to the lesion by faces
 
     contrast kept = C(output) / C(truth)      size kept = V(output) / V(truth)         1: perfect
-    erased        lesions that lose more than 3/4 of their contrast
-    invented      places away from lesions where the output gains more than 3/4 of a lesion's contrast
+    erased        lesions that lose more than 3/4 of their contrast: no longer seen
+    invented      controls that are seen all the same: (C(output) - C(truth)) / C(lesion) > 1/4
+    spots         places anywhere else where the output gains more than 3/4 of a lesion's contrast
+
+A control is a place that got no lesion, with the shape, size and sign of one that was put elsewhere, in tissue as
+even as the lesion's. Measured with the same mask and ring and judged by the same bound, erased and invented are the
+two errors of one observer who knows where to look. They need no run without lesions: what an output makes of healthy
+tissue is in both runs and would cancel.
 
 V is the volume at half of its own contrast, so a blur that lowers C raises V; of an erased lesion it says
-nothing. Places are found as blobs: b(x) is the difference of two Gaussians, scaled so that a uniform ball of the
-matching diameter answers its contrast; diameters are doubled from the smallest lesion's up to the largest's. A
-place is voxels that hang together where s b(output) and s b(output - truth) both exceed 3/4 of the median
-|C(truth)| at one of these diameters, for a sign s. Detail that the output lacks is so not an invention.
+nothing. Spots are looked for everywhere, whatever tissue is there, as blobs: b(x) is the difference of two
+Gaussians, scaled so that a uniform ball of the matching diameter answers its contrast; diameters are doubled from the
+smallest lesion's, but at least three voxels, up to the largest's: single voxels of texture answer to smaller balls. A
+spot is voxels that hang together where s b(output) and s b(output - truth) both exceed 3/4 of the median
+|C(truth)| at one of these diameters, for a sign s. Detail that the output lacks is so not one; detail of folded
+tissue that it puts a voxel beside its place may be.
 
 Source: our own; blobs after Lindeberg, IJCV 30 (1998) 79.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import erf, exp, pi, sqrt
 
@@ -34,8 +42,11 @@ from medld.metrics.lesions import RING, Box, Spacing, face_width
 
 CHANGED = 0.75
 """Of a lesion's contrast: losing more erases it, gaining more invents one."""
+SEEN = 1 - CHANGED
 LEAST_CONTRAST = 1e-3
 """Of the truth's range: below it there is no lesion to be kept."""
+SMALLEST_SPOT = 3
+"""Voxels of the coarsest axis across a spot."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class LesionScore:
     @property
     def erased(self) -> bool:
         """Whether too little is left to be seen."""
-        return self.contrast_kept < 1 - CHANGED
+        return self.contrast_kept < SEEN
 
 
 def score_lesions(truth: Array, output: Array, lesions: Array, tissue: Array, spacing: Spacing) -> list[LesionScore]:
@@ -77,10 +88,7 @@ def score_lesions(truth: Array, output: Array, lesions: Array, tissue: Array, sp
     least = LEAST_CONTRAST * (float(truth.max()) - float(truth.min()))
     scores = []
     for number, box in _boxes(lesions, spacing):
-        here = lesions[box] == number
-        distance = distance_transform_edt(~here, sampling=spacing)
-        near = distance <= face_width(spacing) + RING
-        ring = near & (distance > face_width(spacing)) & tissue[box] & (lesions[box] == 0)
+        here, near, ring = _around(lesions[box], number, tissue[box] & (lesions[box] == 0), spacing)
         if not ring.any():
             raise InputError(f"Expected tissue around lesion {number}, found none. Check map and mask.", "E_PIXELS")
         contrast, size = _measure(truth[box], here, near, ring)
@@ -92,9 +100,47 @@ def score_lesions(truth: Array, output: Array, lesions: Array, tissue: Array, sp
     return scores
 
 
-def count_invented(
-    truth: Array, output: Array, lesions: Array, tissue: Array, spacing: Spacing, contrast: float
-) -> int:
+def score_controls(
+    truth: Array,
+    output: Array,
+    lesions: Array,
+    controls: Array,
+    tissue: Array,
+    spacing: Spacing,
+    contrasts: Mapping[int, float],
+) -> list[float]:
+    """What the output adds at each control, in parts of its lesion's contrast: 0 nothing, 1 a lesion as strong.
+
+    Args:
+        truth: Volume with the lesions, three axes.
+        output: Shape of `truth`.
+        lesions: Number of the lesion that a voxel belongs to, 0 for none; shape of `truth`.
+        controls: The same for places that got none, each under the number of the lesion that it matches.
+        tissue: Where rings may lie, shape of `truth`.
+        spacing: mm between voxels, per axis.
+        contrasts: C(truth) of the lesions by number; signed.
+
+    Raises:
+        InputError: If there is no control, a shape differs, the output is not finite, or a control has no tissue
+            around it or no lesion that it matches (E_PIXELS).
+    """
+    check_output(truth, output)
+    check_mask(controls, truth, "map of controls")
+    check_mask(tissue, truth, "tissue")
+    added = []
+    for number, box in _boxes(controls, spacing):
+        here, near, ring = _around(controls[box], number, tissue[box] & (lesions[box] == 0), spacing)
+        if not (ring.any() and contrasts.get(number)):
+            raise InputError(
+                f"Expected tissue around control {number}, and a lesion of that number, found none. Check the maps.",
+                "E_PIXELS",
+            )
+        gained = _measure(output[box], here, near, ring)[0] - _measure(truth[box], here, near, ring)[0]
+        added.append(gained / contrasts[number])
+    return added
+
+
+def count_spots(truth: Array, output: Array, lesions: Array, tissue: Array, spacing: Spacing, contrast: float) -> int:
     """Blobs of the lesions' sizes that the output has, the truth lacks, and no lesion is near.
 
     Args:
@@ -128,14 +174,27 @@ def count_invented(
     return sum(int(label(places & away, touching)[1]) for places in (bright, dark))
 
 
-def summarise_lesions(scores: Sequence[LesionScore]) -> dict[str, float]:
+def summarise_lesions(scores: Sequence[LesionScore], diameters: Sequence[float] = ()) -> dict[str, float]:
     """Mean "contrast" kept, and the median "size" kept by those not erased (left out if all are).
 
-    The median, because one lesion that joins with a fold of tissue is many times its size.
+    The median, because one lesion that joins with a fold of tissue is many times its size. Of `diameters` (mm, by
+    number - 1) also the mean contrast kept by those of each, as "contrast_2mm".
     """
     summary = {"contrast": float(np.mean([score.contrast_kept for score in scores]))}
     sizes = [score.size_kept for score in scores if score.size_kept is not None]
-    return summary | ({"size": float(np.median(sizes))} if sizes else {})
+    summary |= {"size": float(np.median(sizes))} if sizes else {}
+    for diameter in sorted(set(diameters)):
+        kept = [score.contrast_kept for score in scores if diameters[score.number - 1] == diameter]
+        summary |= {f"contrast_{diameter:g}mm": float(np.mean(kept))} if kept else {}
+    return summary
+
+
+def _around(numbers: Array, number: int, tissue: Array, spacing: Spacing) -> tuple[Array, Array, Array]:
+    """Masks of one lesion or control: itself, itself with all that is near, and its ring in `tissue`."""
+    here = numbers == number
+    distance = distance_transform_edt(~here, sampling=spacing)
+    near = distance <= face_width(spacing) + RING
+    return here, near, near & (distance > face_width(spacing)) & tissue
 
 
 def _measure(array: Array, here: Array, near: Array, ring: Array) -> tuple[float, int]:
@@ -157,11 +216,12 @@ def _boxes(lesions: Array, spacing: Spacing) -> Iterator[tuple[int, Box]]:
 
 
 def _octaves(lesions: Array, spacing: Spacing) -> list[float]:
-    """Diameter of a ball as large as the smallest lesion, and its doubles up to the largest."""
+    """Diameter of a ball as large as the smallest lesion, or of three voxels, and its doubles up to the largest."""
     volumes = np.bincount(lesions[lesions > 0].astype(np.int64))
     diameters = np.cbrt(6 / pi * np.prod(spacing) * volumes[volumes > 0])
-    steps = int(np.log2(diameters.max() / diameters.min()) + 1e-9)
-    return [float(diameters.min() * 2**step) for step in range(steps + 1)]
+    least = max(float(diameters.min()), SMALLEST_SPOT * max(spacing))
+    steps = max(int(np.log2(diameters.max() / least) + 1e-9), 0)
+    return [least * 2**step for step in range(steps + 1)]
 
 
 def _blobs(array: Array, spacing: Spacing, diameters: list[float], least: float) -> Iterator[tuple[Array, Array]]:

@@ -181,7 +181,7 @@ def plan_lesions(
     contrast: float = 0.3,
     diameters: Sequence[float] = DIAMETERS,
     copies: int = 1,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
 ) -> tuple[Lesion, ...]:
     """Bright and dark spheres and rods of every diameter at random places in tissue, clear of each other.
 
@@ -193,7 +193,7 @@ def plan_lesions(
             below the volume's least value gets as much as there is.
         diameters: mm.
         copies: How many of each kind.
-        seed: The same seed gives the same places.
+        seed: A number or several; the same ones give the same places.
 
     Returns:
         4 * copies lesions per diameter, the largest first.

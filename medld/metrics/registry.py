@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from medld.metrics.checks import Array, check_output
-from medld.metrics.consistency import consistency_residual, disagreement
+from medld.metrics.consistency import consistency_residual, disagreement, samples_spread
 from medld.metrics.facts import Facts, Metric
 from medld.metrics.labels import dice
-from medld.metrics.lesion_scores import count_invented, score_lesions, summarise_lesions
+from medld.metrics.lesion_scores import SEEN, count_spots, score_controls, score_lesions, summarise_lesions
 from medld.metrics.reference import Reference
 from medld.metrics.resolution import resolution_at, resolution_of_planes, shell_correlation, shift_along
 from medld.metrics.spectrum import can_show_stripes, stripes
@@ -78,23 +78,39 @@ def _consistency(reference: Reference, output: Array, facts: Facts) -> dict[str,
     return consistency_residual(facts.reimaged, facts.scan, facts.noise)
 
 
-def _disagreement(reference: Reference, output: Array, facts: Facts) -> float:
-    return disagreement(facts.samples, facts.reimaged_samples)
+def _disagreement(reference: Reference, output: Array, facts: Facts) -> dict[str, float]:
+    """Inside what was measured: over all that samples differ by, and over range and noise of the scan."""
+    assert facts.scan is not None, "`needs` names it"
+    share, inside = disagreement(facts.samples, facts.reimaged_samples), samples_spread(facts.reimaged_samples)
+    values = {"share": share, "relative_to_range": inside / (float(facts.scan.max()) - float(facts.scan.min()))}
+    return values | ({"relative_to_noise": inside / facts.noise} if facts.noise else {})
+
+
+def _spread(reference: Reference, output: Array, facts: Facts) -> float:
+    """Outside what was measured, over the truth's range."""
+    truth = reference.truth
+    return samples_spread(facts.unseen_samples) / (float(truth.max()) - float(truth.min()))
 
 
 def _lesions_kept(reference: Reference, output: Array, facts: Facts) -> dict[str, float]:
     assert facts.lesions is not None, "`needs` names it"
     scores = score_lesions(reference.truth, output, facts.lesions, reference.foreground, facts.spacing)
-    return summarise_lesions(scores)
+    return summarise_lesions(scores, facts.diameters)
 
 
 def _lesions_wrong(reference: Reference, output: Array, facts: Facts) -> dict[str, float]:
     assert facts.lesions is not None, "`needs` names it"
     arrays = (reference.truth, output, facts.lesions, reference.foreground)
     scores = score_lesions(*arrays, facts.spacing)
+    counts: dict[str, float] = {"erased": sum(score.erased for score in scores)}
+    if facts.controls is not None:
+        contrasts = {score.number: score.contrast for score in scores}
+        maps = (facts.lesions, facts.controls, reference.foreground)
+        added = score_controls(reference.truth, output, *maps, facts.spacing, contrasts)
+        counts["invented"] = sum(part > SEEN for part in added)
     contrast = float(np.median([abs(score.contrast) for score in scores]))
-    invented = count_invented(*arrays, facts.spacing, contrast)
-    return {"erased": float(sum(score.erased for score in scores)), "invented": float(invented)}
+    counts["spots"] = count_spots(*arrays, facts.spacing, contrast)
+    return {name: float(count) for name, count in counts.items()}
 
 
 def _dice(reference: Reference, output: Array, facts: Facts) -> dict[str, float]:
@@ -124,10 +140,20 @@ METRICS: dict[str, Metric] = {
             "zero",
             _disagreement,
             "samples' difference that the scan could have settled",
-            ("samples", "reimaged_samples"),
+            ("scan", "samples", "reimaged_samples"),
+        ),
+        Metric(
+            "spread", "of range", "lower", _spread, "samples' difference that the scan leaves open", ("unseen_samples",)
         ),
         Metric("lesions_kept", "", "one", _lesions_kept, "contrast and size of inserted lesions", ("lesions",)),
-        Metric("lesions_wrong", "lesions", "zero", _lesions_wrong, "lesions erased or invented", ("lesions",)),
+        Metric(
+            "lesions_wrong",
+            "lesions",
+            "zero",
+            _lesions_wrong,
+            "lesions erased or invented, spots elsewhere",
+            ("lesions",),
+        ),
         Metric("dice", "", "one", _dice, "overlap of segmentations", ("truth_labels", "output_labels")),
     )
 }

@@ -8,12 +8,14 @@ from medld.errors import InputError
 from medld.metrics import (
     Lesion,
     LesionScore,
-    count_invented,
+    count_spots,
     insert_lesions,
     lesion_map,
+    score_controls,
     score_lesions,
     summarise_lesions,
 )
+from medld.metrics.lesion_scores import SEEN
 
 SPACING = (1.0, 1.0, 1.0)
 LESIONS = (
@@ -54,7 +56,7 @@ def test_an_equal_output_keeps_every_lesion(truth: np.ndarray, numbers: np.ndarr
     assert [s.number for s in scores] == [1, 2, 3, 4]
     assert [(s.contrast_kept, s.size_kept, s.erased) for s in scores] == [(1.0, 1.0, False)] * 4
     assert summarise_lesions(scores) == {"contrast": 1.0, "size": 1.0}
-    assert count_invented(truth, truth.copy(), numbers, everywhere, SPACING, 100) == 0
+    assert count_spots(truth, truth.copy(), numbers, everywhere, SPACING, 100) == 0
 
 
 def test_a_lesion_is_reported_with_its_own_contrast_and_volume(truth: np.ndarray, numbers: np.ndarray) -> None:
@@ -71,7 +73,7 @@ def test_an_output_without_the_lesions_has_erased_them(
     summary = summarise_lesions(scores)
     assert set(summary) == {"contrast"}
     assert summary["contrast"] == pytest.approx(0, abs=0.05)
-    assert count_invented(truth, empty, numbers, everywhere, SPACING, 100) == 0
+    assert count_spots(truth, empty, numbers, everywhere, SPACING, 100) == 0
 
 
 def test_one_erased_lesion_is_named(truth: np.ndarray, empty: np.ndarray, numbers: np.ndarray) -> None:
@@ -120,8 +122,8 @@ def test_each_invented_lesion_is_counted_once(
 ) -> None:
     new = [Lesion((46, 12, 50), diameter, contrast), Lesion((48, 52, 14), diameter, contrast)]
     output = insert_lesions(truth, new, SPACING)
-    assert count_invented(truth, output, numbers, everywhere, SPACING, 100) == 2
-    assert count_invented(truth, output, numbers, np.arange(64) < 32 * everywhere, SPACING, 100) == 1
+    assert count_spots(truth, output, numbers, everywhere, SPACING, 100) == 2
+    assert count_spots(truth, output, numbers, np.arange(64) < 32 * everywhere, SPACING, 100) == 1
 
 
 def test_a_faint_spot_a_lost_spot_and_a_change_at_a_lesion_are_no_inventions(
@@ -129,13 +131,13 @@ def test_a_faint_spot_a_lost_spot_and_a_change_at_a_lesion_are_no_inventions(
 ) -> None:
     spot = Lesion((46, 12, 50), 5.0, 100)
     faint = insert_lesions(truth, [Lesion(spot.centre, 5.0, 50)], SPACING)
-    assert count_invented(truth, faint, numbers, everywhere, SPACING, 100) == 0
+    assert count_spots(truth, faint, numbers, everywhere, SPACING, 100) == 0
     for contrast in (100, -100):
         anatomy = insert_lesions(truth, [Lesion(spot.centre, 5.0, 2 * contrast)], SPACING)
-        assert count_invented(anatomy, truth, numbers, everywhere, SPACING, 100) == 0
-        assert count_invented(anatomy, anatomy + 1, numbers, everywhere, SPACING, 100) == 0
+        assert count_spots(anatomy, truth, numbers, everywhere, SPACING, 100) == 0
+        assert count_spots(anatomy, anatomy + 1, numbers, everywhere, SPACING, 100) == 0
     brighter = insert_lesions(truth, [Lesion((20, 20, 20), 4.0, 300)], SPACING)
-    assert count_invented(truth, brighter, numbers, everywhere, SPACING, 100) == 0
+    assert count_spots(truth, brighter, numbers, everywhere, SPACING, 100) == 0
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.3, 27), (0.8, 27 + 6 * 9)], ids=["below-half", "above-half"])
@@ -189,7 +191,7 @@ def test_spacing_decides_what_is_near_and_how_large(empty: np.ndarray) -> None:
     everywhere = np.ones(truth.shape, dtype=bool)
     output = insert_lesions(truth, [Lesion((45, 45, 45), 6.0, 100)], spacing)
     assert score_lesions(truth, truth, numbers, everywhere, spacing)[0].volume == pytest.approx(113, rel=0.15)
-    assert count_invented(truth, output, numbers, everywhere, spacing, 100) == 1
+    assert count_spots(truth, output, numbers, everywhere, spacing, 100) == 1
 
 
 def test_two_volumes_less_their_tissue_tell_the_lesions_alone(truth: np.ndarray, numbers: np.ndarray) -> None:
@@ -224,3 +226,73 @@ def test_refuses_what_cannot_be_scored(truth: np.ndarray, numbers: np.ndarray, c
     with pytest.raises(InputError) as caught:
         score_lesions(truth, output, numbers, tissue, SPACING)
     assert caught.value.code == "E_PIXELS"
+
+
+CONTROLS = (
+    Lesion((44, 10, 10), 4.0, 100),
+    Lesion((44, 10, 52), 4.0, -100),
+    Lesion((52, 52, 52), 8.0, 100),
+    Lesion((12, 52, 52), 3.0, -100, 6.0, (1, 1, 0)),
+)
+
+
+def _added(truth: np.ndarray, output: np.ndarray, numbers: np.ndarray) -> list[float]:
+    controls, tissue = lesion_map(truth.shape, SPACING, CONTROLS), np.ones(truth.shape, dtype=bool)
+    contrasts = {score.number: score.contrast for score in _scores(truth, truth, numbers)}
+    return score_controls(truth, output, numbers, controls, tissue, SPACING, contrasts)
+
+
+def test_an_equal_or_blurred_or_lesion_free_output_adds_nothing_at_controls(
+    truth: np.ndarray, empty: np.ndarray, numbers: np.ndarray
+) -> None:
+    for output in (truth, gaussian_filter(truth, 1.2), empty):
+        assert _added(truth, output, numbers) == pytest.approx([0] * 4, abs=0.05)
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0, -1.0])
+def test_what_is_added_at_a_control_is_told_in_parts_of_its_lesion_with_its_sign(
+    truth: np.ndarray, numbers: np.ndarray, share: float
+) -> None:
+    """A dark spot where a bright lesion is looked for counts against it."""
+    new = [Lesion(c.centre, c.diameter, share * c.contrast, c.length, c.direction) for c in CONTROLS]
+    assert _added(truth, insert_lesions(truth, new, SPACING), numbers) == pytest.approx([share] * 4, abs=0.08)
+
+
+def test_a_lesion_and_its_control_are_judged_by_one_bound(
+    truth: np.ndarray, empty: np.ndarray, numbers: np.ndarray
+) -> None:
+    """An output that shows a fifth of everything has erased all lesions and invented none; a third, the reverse."""
+    for share, seen in ((0.2, False), (0.33, True)):
+        faded = empty + share * (truth - empty)
+        for control, lesion in zip(CONTROLS, LESIONS, strict=True):
+            new = Lesion(control.centre, control.diameter, share * lesion.contrast, control.length, control.direction)
+            faded = insert_lesions(faded, [new], SPACING)
+        assert [not score.erased for score in _scores(truth, faded, numbers)] == [seen] * 4
+        assert [added > SEEN for added in _added(truth, faded, numbers)] == [seen] * 4
+
+
+def test_a_control_needs_a_lesion_that_it_matches(truth: np.ndarray, numbers: np.ndarray) -> None:
+    controls, tissue = lesion_map(truth.shape, SPACING, CONTROLS), np.ones(truth.shape, dtype=bool)
+    with pytest.raises(InputError, match="control 2"):
+        score_controls(truth, truth, numbers, controls, tissue, SPACING, {1: 100.0, 3: 100.0, 4: 100.0})
+    with pytest.raises(InputError, match="map of controls"):
+        score_controls(truth, truth, numbers, controls * 0, tissue, SPACING, {1: 100.0})
+
+
+def test_texture_of_single_voxels_makes_no_spots(empty: np.ndarray) -> None:
+    """A ball of 2 mm is five voxels: whatever looks for it finds a bright voxel too."""
+    lesions = (Lesion((20, 20, 20), 2.0, 100), Lesion((44, 44, 44), 2.0, -100))
+    truth = insert_lesions(empty, lesions, SPACING)
+    numbers, tissue = lesion_map(truth.shape, SPACING, lesions), np.ones(truth.shape, dtype=bool)
+    speck, ball = truth.copy(), insert_lesions(truth, [Lesion((20, 44, 32), 4.0, 100)], SPACING)
+    speck[20, 44, 32] += 120
+    assert count_spots(truth, speck, numbers, tissue, SPACING, 100) == 0
+    assert count_spots(truth, ball, numbers, tissue, SPACING, 100) == 1
+
+
+def test_contrast_is_told_by_diameter(truth: np.ndarray, numbers: np.ndarray) -> None:
+    scores = _scores(truth, gaussian_filter(truth, 1.2), numbers)
+    summary = summarise_lesions(scores, (4.0, 4.0, 8.0, 3.0))
+    assert set(summary) == {"contrast", "size", "contrast_3mm", "contrast_4mm", "contrast_8mm"}
+    assert summary["contrast_4mm"] == pytest.approx((scores[0].contrast_kept + scores[1].contrast_kept) / 2)
+    assert summary["contrast_8mm"] == scores[2].contrast_kept

@@ -13,6 +13,7 @@ from medld.metrics import METRICS, Facts, Lesion, Reference, insert_lesions, les
 SPACING = (0.9, 0.9, 1.0)
 RATIO = 4.0
 LESIONS = (Lesion((17, 23, 22), 4.0, 400), Lesion((31, 23, 22), 4.0, -400))
+CONTROLS = (Lesion((17, 23, 36), 4.0, 400), Lesion((31, 23, 36), 4.0, -400))
 
 
 def _image(fine: np.ndarray) -> np.ndarray:
@@ -38,7 +39,10 @@ def _facts(reference: Reference, output: np.ndarray) -> Facts:
         noise=5.0,
         samples=samples,
         reimaged_samples=[_image(sample) for sample in samples],
+        unseen_samples=[sample - _image(sample).repeat(4, axis=2) for sample in samples],
         lesions=lesion_map(truth.shape, SPACING, LESIONS),
+        diameters=(4.0, 4.0),
+        controls=lesion_map(truth.shape, SPACING, CONTROLS),
         truth_labels=np.digitize(truth, (300, 600)),
         output_labels=np.digitize(output, (300, 600)),
     )
@@ -55,7 +59,7 @@ def perfect(reference: Reference) -> dict[str, float]:
     return _row(reference, reference.truth.copy())
 
 
-def test_a_perfect_output_has_perfect_scores(perfect: dict[str, float]) -> None:
+def test_a_perfect_output_has_perfect_scores(reference: Reference, perfect: dict[str, float]) -> None:
     for name, metric in METRICS.items():
         columns = {k: v for k, v in perfect.items() if k == name or k.startswith(f"{name}_")}
         assert columns
@@ -68,6 +72,10 @@ def test_a_perfect_output_has_perfect_scores(perfect: dict[str, float]) -> None:
                 assert value == pytest.approx(1, abs=1e-9), column
             elif name == "psnr":
                 assert value == np.inf
+            elif name == "spread":
+                # White noise less its means of four, over the truth's range: what the samples were given.
+                expected = 9 * (3 / 4 * 2 / 3) ** 0.5 / np.ptp(reference.truth)
+                assert value == pytest.approx(expected, rel=0.02), column
             else:
                 grid = {"through_plane": 2.0, "in_plane": 1.8, "shells": 1.8}[column.removeprefix("resolution_")]
                 assert value == pytest.approx(grid, rel=0.05), column
@@ -134,10 +142,12 @@ def test_detail_that_is_not_the_truths_costs_resolution(reference: Reference, pe
 
 def test_an_erased_and_an_invented_lesion_are_counted(head: np.ndarray, reference: Reference) -> None:
     row = _row(reference, head)
-    assert row["lesions_wrong_erased"] == 2
+    assert (row["lesions_wrong_erased"], row["lesions_wrong_invented"]) == (2, 0)
     assert abs(row["lesions_kept_contrast"]) < 0.25
-    kept = _row(reference, insert_lesions(reference.truth, [Lesion((24, 23, 33), 4.0, 700)], SPACING))
-    assert (kept["lesions_wrong_erased"], kept["lesions_wrong_invented"]) == (0, 1)
+    elsewhere = _row(reference, insert_lesions(reference.truth, [Lesion((24, 23, 33), 4.0, 700)], SPACING))
+    assert [elsewhere[f"lesions_wrong_{name}"] for name in ("erased", "invented", "spots")] == [0, 0, 1]
+    at_controls = _row(reference, insert_lesions(reference.truth, CONTROLS, SPACING))
+    assert [at_controls[f"lesions_wrong_{name}"] for name in ("erased", "invented")] == [0, 2]
 
 
 def test_samples_that_the_scan_could_have_settled_disagree(reference: Reference) -> None:
@@ -145,7 +155,18 @@ def test_samples_that_the_scan_could_have_settled_disagree(reference: Reference)
     whole = [reference.truth, reference.truth + 10]
     facts = replace(facts, samples=whole, reimaged_samples=[_image(sample) for sample in whole])
     columns = METRICS["disagreement"].columns(reference, reference.truth, facts)
-    assert columns["disagreement"] == pytest.approx(1, abs=1e-5)
+    assert columns["disagreement_share"] == pytest.approx(1, abs=1e-5)
+    assert columns["disagreement_relative_to_noise"] == pytest.approx(5 / facts.noise)  # +5 and -5 from their mean
+    assert columns["disagreement_relative_to_range"] == pytest.approx(5 / np.ptp(facts.scan))
+
+
+def test_what_the_scan_leaves_open_is_told_over_the_range(reference: Reference) -> None:
+    wave = 10 * np.cos(np.pi * np.arange(reference.truth.shape[2]))
+    facts = replace(
+        _facts(reference, reference.truth), unseen_samples=[reference.truth * 0 + s * wave for s in (1, -1)]
+    )
+    spread = METRICS["spread"].columns(reference, reference.truth, facts)
+    assert spread == {"spread": pytest.approx(10 / np.ptp(reference.truth))}
 
 
 def test_dice_is_told_for_each_label_and_on_average(reference: Reference) -> None:
@@ -169,7 +190,7 @@ def test_what_needs_a_fact_is_left_alone_without_it(reference: Reference) -> Non
 def test_every_metric_of_an_output_refuses_one_that_cannot_be_used(reference: Reference, case: str) -> None:
     facts = _facts(reference, reference.truth)
     output = reference.truth[:, :, :-1] if case == "shape" else np.full_like(reference.truth, np.nan)
-    elsewhere = ("residual", "disagreement", "dice")  # theirs come with the facts
+    elsewhere = ("residual", "disagreement", "spread", "dice")  # theirs come with the facts
     for name, metric in METRICS.items():
         if name not in elsewhere:
             with pytest.raises(InputError) as caught:
