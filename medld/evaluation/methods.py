@@ -201,6 +201,8 @@ def make_methods(
     Raises:
         ConfigError: An unknown baseline, one name twice, or samples of models that cannot draw any.
     """
+    if samples == 1:
+        raise ConfigError("Expected at least two samples, which can differ, or none; got 1. Check --samples.")
     able = [column for column, model in models.items() if model.networks.denoiser is not None]
     if samples and not able:
         raise ConfigError(

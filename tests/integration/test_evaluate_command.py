@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 from fine_scans import save_cohort
 
@@ -72,6 +74,20 @@ def test_gains_count_from_the_named_method_and_subgroups_from_the_named_table(sc
     assert "nrmse_euclidean" in (tmp_path / "out" / "subjects.csv").read_text().splitlines()[0]
 
 
+def test_outputs_are_written_segmented_by_another_tool_and_compared(scans: Path, tmp_path: Path) -> None:
+    evaluate(scans, tmp_path / "first", *FREE, "--write-outputs", str(tmp_path / "made"))
+    for path in (tmp_path / "made").rglob("*.nii.gz"):  # a tool that finds what is brighter than 600
+        image = nib.load(path)
+        labels = (np.asarray(image.dataobj) > 600).astype(np.uint8)
+        goal = tmp_path / "seg" / path.relative_to(tmp_path / "made")
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(labels, image.affine), goal)
+    labels_of = [f"--labels={name}={tmp_path / 'seg' / name}" for name in ("truth", "linear", "B")]
+    results = evaluate(scans, tmp_path / "out", *FREE, *labels_of)
+    means = {row["method"]: row["statistics"]["dice_mean"]["value"]["mean"] for row in results["summary"]}
+    assert 0.5 < means["linear"] < means["B"] < 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -81,6 +97,10 @@ def test_gains_count_from_the_named_method_and_subgroups_from_the_named_table(sc
         ["--protocol", PROTOCOL, "--out", "out"],
         ["scans", "--protocol", PROTOCOL, "--out", "out", "--other", "folder"],
         ["scans", "--protocol", PROTOCOL, "--out", "out", "--other", "a=x", "--other", "a=y"],
+        ["scans", "--protocol", PROTOCOL, "--out", "out", "--labels", "folder"],
+        ["scans", "--protocol", PROTOCOL, "--out", "out", "--labels", "truth=x"],
+        ["scans", "--protocol", PROTOCOL, "--out", "out", "--model", "baseline", "--samples", "4"],
+        ["scans", "--protocol", PROTOCOL, "--out", "out", "--metrics", "lesions_kept"],
         ["scans", "--merge", "part", "--out", "out"],
         ["--merge", "part"],
     ],
