@@ -34,6 +34,7 @@ DEFINITIONS = {
     "mask": "foreground: truth above 5 % of its 99.5th percentile",
     "data_range": "largest minus smallest value of the truth; outputs are clipped to it",
     "crop": "the truth is cut to whole slices, so that the outer faces of scan and truth agree",
+    "lesions": "put into the truth where a protocol says so; kept and seen from a quarter of their contrast on",
     "mean": "over subjects, of the means over each one's scans",
     "interval": f"bootstrap of subjects, BCa, {DRAWS} draws, {CONFIDENCE:.0%}; from {FEWEST_FOR_INTERVAL} subjects on",
     "p": f"Wilcoxon signed-rank, paired by subject, two-sided, uncorrected; from {FEWEST_FOR_TEST} subjects on",
