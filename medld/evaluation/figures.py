@@ -47,6 +47,12 @@ class Beside:
 NOTHING = Beside()
 
 
+def asked_for(protocols: Sequence[ProtocolConfig], *, samples: bool, labels: bool) -> tuple[str, ...]:
+    """Fields of `Facts` that there will be beyond `GATHERED`."""
+    there = ((any(protocol.lesions for protocol in protocols), LESIONS), (samples, SAMPLES), (labels, LABELS))
+    return tuple(field for given, fields in there if given for field in fields)
+
+
 def choose_metrics(names: Sequence[str] | None, more: Sequence[str] = ()) -> tuple[Metric, ...]:
     """The metrics beyond the headline that are meant: those named, or ("all",) those that can be computed.
 

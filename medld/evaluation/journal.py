@@ -72,6 +72,21 @@ class Journal:
         _append(self.path, line)
 
 
+def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
+    """Which part of how many, both from 1.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        index, count = (int(number) for number in (shard.split("/") if isinstance(shard, str) else shard))
+    except ValueError:
+        index, count = 0, 0
+    if not 1 <= index <= count:
+        raise ConfigError(f"Expected a shard such as 2/4, the second of four, got {shard}.")
+    return index, count
+
+
 def journal_path(out: Path, shard: tuple[int, int]) -> Path:
     """Where the journal of a shard lies."""
     return out / ("rows.jsonl" if shard == WHOLE else f"rows-{shard[0]}-of-{shard[1]}.jsonl")

@@ -14,9 +14,17 @@ from medld.config import Schema, parse_config
 from medld.errors import ConfigError, InputError
 from medld.evaluation.compare import Plan, compare
 from medld.evaluation.exchange import OtherTool, check_outside, write_scans
-from medld.evaluation.figures import LABELS, LESIONS, SAMPLES, choose_metrics
-from medld.evaluation.journal import WHOLE, Journal, gather_shards, journal_path, open_journal, read_journal
-from medld.evaluation.labels import LabelMaps, make_label_maps
+from medld.evaluation.figures import asked_for, choose_metrics
+from medld.evaluation.journal import (
+    WHOLE,
+    Journal,
+    gather_shards,
+    journal_path,
+    open_journal,
+    parse_shard,
+    read_journal,
+)
+from medld.evaluation.labels import make_label_maps
 from medld.evaluation.methods import BASELINES, Mode, load_models, make_methods
 from medld.evaluation.participants import find_participants, read_participants
 from medld.evaluation.protocol import ProtocolConfig, list_protocols, load_protocol
@@ -144,7 +152,7 @@ def evaluate(
     methods = make_methods(baselines, models, tools, mode=mode, samples=samples, device=device, threads=threads)
     table = find_participants(found.folder) if participants is None else Path(participants)
     maps = make_label_maps(labels or {}, [method.name for method in methods])
-    more = _asked_for(chosen, samples, maps)
+    more = asked_for(chosen, samples=bool(samples), labels=bool(maps.folders))
     target = None if outputs_to is None else Path(outputs_to)
     if target is not None:
         check_outside(target, found)
@@ -233,21 +241,6 @@ def load_protocols(names: Sequence[str]) -> tuple[ProtocolConfig, ...]:
     return chosen
 
 
-def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
-    """Which part of how many, both from 1.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    try:
-        index, count = (int(number) for number in (shard.split("/") if isinstance(shard, str) else shard))
-    except ValueError:
-        index, count = 0, 0
-    if not 1 <= index <= count:
-        raise ConfigError(f"Expected a shard such as 2/4, the second of four, got {shard}.")
-    return index, count
-
-
 def _check_methods(plan: Plan, report: Report) -> None:
     """Refuse what would show only after hours: nothing to count from, another tool without a single output."""
     names = [method.name for method in plan.methods]
@@ -267,12 +260,6 @@ def _check_methods(plan: Plan, report: Report) -> None:
                 f"({plan.protocols[0].name}/), named like the scans; found none. Check --other.",
                 "E_NOT_IMAGE",
             )
-
-
-def _asked_for(protocols: Sequence[ProtocolConfig], samples: int, maps: LabelMaps) -> tuple[str, ...]:
-    """What there will be beyond truth, scan and output."""
-    there = ((any(p.lesions for p in protocols), LESIONS), (samples, SAMPLES), (maps.folders, LABELS))
-    return tuple(field for given, fields in there if given for field in fields)
 
 
 def _head(plan: Plan, settings: RunSettings, models: Mapping[str, Model]) -> dict[str, object]:
