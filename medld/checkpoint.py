@@ -32,13 +32,14 @@ PARTS = ("one_step", "autoencoder", "denoiser")
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model; `sha256` maps each weight file to its hash, `card` is the rest of `model.json`."""
+    """A loaded model from `folder`; `sha256` maps each weight file to its hash, `card` is the rest of `model.json`."""
 
     name: str
     config: ModelConfig
     networks: Networks
     sha256: Mapping[str, str]
     card: Mapping[str, Any]
+    folder: Path | None = None
 
 
 def list_models() -> list[str]:
@@ -71,7 +72,7 @@ def load_model(name_or_dir: str | Path = DEFAULT) -> Model:
         module = getattr(networks, part)
         if module is not None:
             _load_part(module, folder / f"{part}.safetensors", hashes)
-    return Model(folder.name, config, networks, hashes, card)
+    return Model(folder.name, config, networks, hashes, card, folder)
 
 
 def _read_card(path: Path) -> dict[str, Any]:

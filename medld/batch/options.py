@@ -28,7 +28,8 @@ def check_options(settings: EnhanceSettings, *, several: bool, dicom: bool) -> N
     if settings.output is not None:
         _check_output(settings, several)
     if several:
-        for option, mark in (("uncertainty", settings.uncertainty), ("preview", settings.preview)):
+        for option in ("uncertainty", "trust", "preview"):
+            mark = getattr(settings, option)
             if mark is not None and not MARK.fullmatch(clean_mark(mark)):
                 raise ConfigError(
                     f"--{option}: for several inputs expected a suffix of letters, digits, - and _, "
@@ -40,6 +41,9 @@ def check_options(settings: EnhanceSettings, *, several: bool, dicom: bool) -> N
         if not settings.uncertainty.lower().endswith(known):
             listed = ", ".join(known)
             raise ConfigError(f"--uncertainty: expected a file that ends in {listed}, got {settings.uncertainty}")
+    if settings.trust is not None and not image_suffix(Path(settings.trust)):
+        listed = ", ".join(SUFFIXES)
+        raise ConfigError(f"--trust: expected a file that ends in {listed}, got {settings.trust}")
     if settings.preview is not None and Path(settings.preview).suffix.lower() != ".png":
         raise ConfigError(f"--preview: expected a name that ends in .png, such as look.png, got {settings.preview}")
 

@@ -6,22 +6,27 @@ The caller stages them, so that they appear together or not at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medld import __version__
+from medld.batch.doubt import Doubt
 from medld.batch.plan import Job
 from medld.batch.prepare import Prepared
 from medld.batch.settings import BASELINE, EnhanceSettings
 from medld.checkpoint import Model
 from medld.io import OUTPUT_MARK, Storage, digest_of, file_sha256, write_volume
+from medld.io.formats import format_of
 from medld.report import describe_file
 from medld.volume import Volume
 
 if TYPE_CHECKING:
     from medld.io.dicom import Derivation
 
-__all__ = ["Made", "describe_output", "write_output", "write_spread"]
+__all__ = ["Made", "describe_output", "write_mask", "write_output", "write_uncertainty"]
 
 
 MACHINE = ("device", "threads", "memory_gib")
@@ -70,16 +75,25 @@ def write_output(path: Path, job: Job, volume: Volume, prepared: Prepared, made:
     return write_series(path, volume, job.input.series, prepared.storage, made.derive(prepared))
 
 
-def write_spread(path: Path, job: Job, spread: Volume | None, prepared: Prepared, made: Made) -> None:
-    """Write the standard deviation over samples, unrounded: it is small beside the scan's values."""
-    assert spread is not None, "checked before anything was written"
+def write_uncertainty(path: Path, job: Job, doubt: Doubt, prepared: Prepared, made: Made) -> None:
+    """Write the half-width or standard deviation, unrounded: it is small beside the scan's values."""
+    code, meaning = doubt.meaning
     if not job.dicom:
-        write_volume(path, spread, prepared.storage.as_float32(), description=_describe("sd"))
+        write_volume(path, doubt.uncertainty, prepared.storage.as_float32(), description=_describe(code))
         return
     from medld.io.dicom import write_spread_map
 
     assert job.input.series is not None, "only DICOM becomes DICOM"
-    write_spread_map(path, spread, job.input.series, made.derive(prepared))
+    origin = made.derive(prepared)
+    write_spread_map(
+        path, doubt.uncertainty, job.input.series, origin, code=code, meaning=meaning, rests_on=doubt.rests_on
+    )
+
+
+def write_mask(path: Path, mask: Volume, prepared: Prepared) -> None:
+    """Write the voxels to trust as an image file of 0 and 1, whatever the output is."""
+    storage = prepared.storage.converted_to(format_of(path)).as_float32()
+    write_volume(path, mask, replace(storage, dtype=np.dtype(np.uint8)), description=_describe("trust"))
 
 
 def describe_output(path: Path, job: Job, storage: Storage) -> Mapping[str, Any]:

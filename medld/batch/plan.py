@@ -40,7 +40,8 @@ class Job:
         output: The restored volume: a file, or the folder of a DICOM series.
         sidecar: Its record.
         dicom: Whether the output is a DICOM series.
-        uncertainty: Standard deviation over samples, or None.
+        uncertainty: Half-width or standard deviation, or None.
+        trust: Mask of the voxels to trust, or None.
         preview: Before/after picture, or None.
         report: Copy of the record, or None.
     """
@@ -50,6 +51,7 @@ class Job:
     sidecar: Path
     dicom: bool = False
     uncertainty: Path | None = None
+    trust: Path | None = None
     preview: Path | None = None
     report: Path | None = None
 
@@ -76,7 +78,7 @@ class Job:
     @property
     def targets(self) -> tuple[Path, ...]:
         """Everything the job writes, the output last: where it stands, the rest stands too."""
-        extras = (self.uncertainty, self.preview, self.report, self.sidecar, self.output)
+        extras = (self.uncertainty, self.trust, self.preview, self.report, self.sidecar, self.output)
         return tuple(path for path in extras if path is not None)
 
 
@@ -178,11 +180,15 @@ def _name_files(item: Input, settings: EnhanceSettings, several: bool, together:
         return replace(
             job,
             uncertainty=None if settings.uncertainty is None else Path(settings.uncertainty),
+            trust=None if settings.trust is None else Path(settings.trust),
             preview=None if settings.preview is None else Path(settings.preview),
         )
     if settings.uncertainty is not None:
         spread = item.name_output("sr" + clean_mark(settings.uncertainty), ".dcm" if dicom else suffix)
         job = replace(job, uncertainty=output.with_name(spread))
+    if settings.trust is not None:
+        mask = item.name_output("sr" + clean_mark(settings.trust), ".nii.gz" if dicom else suffix)
+        job = replace(job, trust=output.with_name(mask))
     if settings.preview is not None:
         job = replace(job, preview=output.with_name(item.name_output("sr" + clean_mark(settings.preview), ".png")))
     return job

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from medld.batch.outputs import Made, describe_output, write_output, write_spread
+from medld.batch.doubt import Doubt, DoubtSource, find_source
+from medld.batch.outputs import Made, describe_output, write_mask, write_output, write_uncertainty
 from medld.batch.plan import Job, Plan
 from medld.batch.prepare import Prepared, find_memory_limit, prepare_scan
 from medld.batch.scope import Scope, check_scope
@@ -65,6 +66,7 @@ class _Run:
     resolver: SuperResolver
     limit_gib: float
     dry_run: bool
+    source: DoubtSource | None
 
 
 def run_plan(plan: Plan, settings: EnhanceSettings, listener: Listener, *, dry_run: bool = False) -> list[Outcome]:
@@ -104,10 +106,9 @@ def _start(settings: EnhanceSettings, listener: Listener, dry_run: bool) -> _Run
         if index >= present:
             raise ConfigError(f"--device: expected one of this machine's {present} CUDA devices, got {settings.device}")
     model = _find_model(settings.model)
-    if settings.uncertainty is not None and model is None:
-        raise ConfigError("--uncertainty needs a model that draws samples; name one with --model")
+    source = find_source(settings, model)
     resolver = SuperResolver(model, device=settings.device, threads=settings.threads)
-    return _Run(settings, listener, model, resolver, find_memory_limit(settings), dry_run)
+    return _Run(settings, listener, model, resolver, find_memory_limit(settings), dry_run, source)
 
 
 def _find_model(name: str) -> Model | None:
@@ -152,17 +153,10 @@ def _enhance(job: Job, run: _Run) -> Outcome:
     if run.dry_run:
         files = ", ".join(str(target) for target in reversed(job.targets))
         return Outcome(job.path, "planned", reason=f"would write {files}", output=job.output, part=job.part)
-    scope, model = None, run.model
-    if model is not None:
-        volume, request, force = prepared.volume, prepared.request, run.settings.force
-        scope = check_scope(volume, request, model, run.settings.model, run.resolver, force=force)
-        prepared = replace(prepared, warnings=(*prepared.warnings, *scope.warnings))
-        if scope.fallback:
-            run = replace(run, model=None, resolver=SuperResolver(device=run.settings.device))
+    prepared, run, scope = _in_scope(prepared, run)
+    if run.source is not None:
+        run.source.check(prepared.volume)
     restoration = run.resolver.restore(prepared.volume, prepared.request, run.listener.progressed)
-    if job.uncertainty is not None and restoration.spread is None:
-        way = "keep the model with --force" if scope is not None and scope.fallback else "name another --model"
-        raise ConfigError(f"--uncertainty: {restoration.method} draws no samples; leave it out, or {way}")
     if scope is not None and scope.fallback:
         restoration = replace(restoration, warnings=())  # why there is no model is said already
     checking = {"scope": scope.seconds} if scope is not None else {}
@@ -179,6 +173,27 @@ def _enhance(job: Job, run: _Run) -> Outcome:
     return Outcome(job.path, "done", output=job.output, record=record, part=job.part)
 
 
+def _in_scope(prepared: Prepared, run: _Run) -> tuple[Prepared, _Run, Scope | None]:
+    """The scan with warnings, the run with the model or, where interpolation does better, without, and what was found.
+
+    Raises:
+        ConfigError: Interpolation does better, and what is asked for besides needs the model.
+    """
+    if run.model is None:
+        return prepared, run, None
+    volume, request, settings = prepared.volume, prepared.request, run.settings
+    scope = check_scope(volume, request, run.model, settings.model, run.resolver, force=settings.force)
+    prepared = replace(prepared, warnings=(*prepared.warnings, *scope.warnings))
+    if not scope.fallback:
+        return prepared, run, scope
+    if run.source is not None:
+        raise ConfigError(
+            "--uncertainty, --trust: on slices held out of this scan interpolation does better than "
+            f"{run.model.name}, and nothing is known of its errors; leave them out, or keep the model with --force"
+        )
+    return prepared, replace(run, model=None, resolver=SuperResolver(device=settings.device)), scope
+
+
 def _write(
     job: Job, run: _Run, prepared: Prepared, restoration: Restoration, scope: Scope | None, start: float
 ) -> dict[str, Any]:
@@ -190,19 +205,31 @@ def _write(
         # What is reported must be true of the file, so it is measured after rounding.
         output = restoration.volume.with_array(stored)
         residual = run.resolver.residual(output, scan, prepared.request, restoration.noise)
-        if job.uncertainty is not None:
-            write_spread(where[job.uncertainty], job, restoration.spread, prepared, made)
+        doubt = run.source.judge(prepared, restoration, output) if run.source else None
+        if doubt is not None:
+            _write_doubt(where, job, doubt, prepared, made)
+            restoration = replace(restoration, warnings=(*restoration.warnings, *doubt.warnings))
         if job.preview is not None:
             save_preview(where[job.preview], scan, output)
         now = time.perf_counter()
         restoration.timings.update(write=now - begin, total=now - start)
         record = _build_record(job, run, prepared, restoration, residual)
         record["scope"] = scope.record if scope is not None else None
+        record |= doubt.record if doubt is not None else {}
         record["output"] = {**describe_output(where[job.output], job, prepared.storage), **record["output"]}
         for path in (job.sidecar, job.report):
             if path is not None:
                 write_json(where[path], record)
     return record
+
+
+def _write_doubt(where: Mapping[Path, Path], job: Job, doubt: Doubt, prepared: Prepared, made: Made) -> None:
+    """Write what was asked for of the uncertainty and the mask."""
+    if job.uncertainty is not None:
+        write_uncertainty(where[job.uncertainty], job, doubt, prepared, made)
+    if job.trust is not None:
+        assert doubt.trusted is not None, "checked before anything was written"
+        write_mask(where[job.trust], doubt.trusted, prepared)
 
 
 def _build_record(

@@ -30,7 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Options with named choices; the first is the default."""
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-NOT_SETTINGS = ("output", "report", "preview", "uncertainty", "overwrite", "format", "series")
+NOT_SETTINGS = ("output", "report", "preview", "uncertainty", "trust", "overwrite", "format", "series")
 """Where files go says nothing about what is in them; a path, or a series' description, may hold a name."""
 
 
@@ -50,7 +50,9 @@ class EnhanceSettings:
         realism: 0 (the posterior mean) to 1 (a full sample); None takes the mode's.
         steps: Sampler steps; None takes the mode's.
         samples: Samples drawn for the uncertainty.
-        uncertainty: File (one input), or suffix behind "desc-sr" (several), of the standard deviation.
+        uncertainty: File (one input), or suffix behind "desc-sr" (several), of the calibrated half-width or, without a
+            calibration, the standard deviation over samples.
+        trust: File (one input), or suffix behind "desc-sr" (several), of the mask of voxels to trust.
         seed: Of the sampler's noise.
         device: "auto", "cpu", "cuda" or "cuda:1".
         threads: CPU threads; None leaves the choice to torch.
@@ -79,6 +81,7 @@ class EnhanceSettings:
     steps: int | None = None
     samples: int = 1
     uncertainty: str | None = None
+    trust: str | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -122,15 +125,12 @@ class EnhanceSettings:
                 raise ConfigError("expected --spacing or --factor, got both; leave one of them out")
 
     def _check_uncertainty(self) -> None:
-        """Refuse a spread over samples that are not drawn, or samples that nobody looks at."""
-        if (self.samples > 1) != (self.uncertainty is not None):
-            raise ConfigError("--samples N (2 or more) and --uncertainty FILE go together; give both or neither")
+        """Refuse samples that nobody looks at, or that are all the same."""
+        if self.samples > 1 and self.uncertainty is None and self.trust is None:
+            raise ConfigError("--samples N is for --uncertainty or --trust; give one of them, or leave it out")
         deterministic = self.mode == "fidelity" if self.realism is None else self.realism == 0
         if self.samples > 1 and deterministic:
-            raise ConfigError(
-                "--uncertainty needs samples that differ, and fidelity is the same whatever the seed; "
-                "add --mode balanced or --mode detail"
-            )
+            raise ConfigError("--samples: fidelity is the same whatever the seed; leave it out, or add --mode detail")
 
     def as_record(self) -> dict[str, Any]:
         """The settings as plain JSON values, without the paths of outputs."""

@@ -44,8 +44,8 @@ examples:
       1 mm along every coarser axis; the slices are 5 mm thick whatever their distance
   medld enhance study/ more/scan.nii -o restored/ --report run.json
       several inputs: a folder of results, one report on all
-  medld enhance scan.nii.gz --mode detail --samples 8 --uncertainty spread.nii.gz
-      a sharp sample, and where samples disagree
+  medld enhance scan.nii.gz --uncertainty width.nii.gz --trust mask.nii.gz
+      besides, half the width of intervals that hold 90 % of a typical subject's voxels, and which details to trust
   medld enhance study/ --dry-run
       all checks, nothing written
 
@@ -197,7 +197,7 @@ def _add_restoration_options(group: Any) -> None:
     )
     group.add_argument("--realism", metavar="L", type=float, help="0 (fidelity) to 1; default: the mode's")
     group.add_argument("--steps", metavar="K", type=int, help="sampler steps; default: the mode's")
-    group.add_argument("--samples", metavar="N", type=int, help="samples for --uncertainty")
+    group.add_argument("--samples", metavar="N", type=int, help="samples for --uncertainty and --trust")
     group.add_argument("--seed", metavar="N", type=int, help=f"default {DEFAULTS.seed}")
     group.add_argument(
         "--consistency",
@@ -220,7 +220,13 @@ def _add_file_options(group: Any) -> None:
     group.add_argument("--report", metavar="FILE.json", type=Path, help="copy of the record; of all, for several")
     group.add_argument("--preview", metavar="FILE.png", help="before/after picture (several inputs: a suffix)")
     group.add_argument(
-        "--uncertainty", metavar="FILE", help="standard deviation over samples (several inputs: a suffix)"
+        "--uncertainty",
+        metavar="FILE",
+        help="calibrated 90 %% half-width; standard deviation over --samples where there is no calibration "
+        "(several inputs: a suffix)",
+    )
+    group.add_argument(
+        "--trust", metavar="FILE", help="mask: 1 where details can be trusted, else 0 (several inputs: a suffix)"
     )
     group.add_argument("--overwrite", action="store_true", help="replace outputs; inputs never")
     group.add_argument("--force", action="store_true", help="take label maps for scans; keep the model on any scan")

@@ -136,6 +136,8 @@ def _measured(
                 lambda name, error, own=method.name: skip(error, method=own, metric=name),  # type: ignore[misc]
                 _beside(plan, case, volume.grid, method.name, output, skip),
             )
+            if output.promise is not None:
+                values |= output.promise.judge(reference, made, entry.sha256)
         except (*UNUSABLE, RestorationError) as error:
             skip(error, method=method.name)
             continue

@@ -18,9 +18,11 @@ from typing import Literal
 
 import numpy as np
 
+from medld.calibration import ModeConfig
 from medld.checkpoint import DEFAULT, Model, list_models, load_model
 from medld.errors import ConfigError, InputError
 from medld.evaluation.baselines import INTERPOLATIONS, interpolate, least_squares
+from medld.evaluation.calibrated import Promise, find_mode, promise_of
 from medld.evaluation.exchange import OtherTool
 from medld.evaluation.protocol import ProtocolConfig
 from medld.evaluation.simulate import Simulated
@@ -68,6 +70,8 @@ class Output:
     how: str
     sha256: str = ""
     samples: tuple[np.ndarray, ...] = ()
+    promise: Promise | None = None
+    """Of a calibrated model."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class Resolver:
     resolver: SuperResolver
     mode: Mode = "fidelity"
     samples: int = 0
+    calibrated: ModeConfig | None = None
 
     def restore(self, case: Case) -> Output:
         """The scan on the truth's grid.
@@ -106,7 +111,8 @@ class Resolver:
         restoration = self.resolver.restore(case.made.scan, request)
         draws = (replace(request, realism=1.0, seed=seed) for seed in range(self.samples))
         samples = tuple(self.resolver.restore(case.made.scan, draw).volume.array for draw in draws)
-        return Output(restoration.volume.array, restoration.method, samples=samples)
+        promise = promise_of(self.calibrated, case.made, request, restoration)
+        return Output(restoration.volume.array, restoration.method, samples=samples, promise=promise)
 
 
 @dataclass(frozen=True)
@@ -218,7 +224,8 @@ def make_methods(
         methods.append(without or Baseline(name))
     for column, model in models.items():
         draws = samples if column in able else 0
-        methods.append(Resolver(column, SuperResolver(model, device=device, threads=threads), mode, draws))
+        resolver = SuperResolver(model, device=device, threads=threads)
+        methods.append(Resolver(column, resolver, mode, draws, find_mode(model, mode)))
     for tool in others:
         check_name(tool.name, [method.name for method in methods])
         methods.append(Other(tool))

@@ -18,6 +18,7 @@ from typing import Any
 import medld
 from medld.checkpoint import Model
 from medld.errors import InputError, OutputError
+from medld.evaluation.calibrated import hash_of
 from medld.evaluation.journal import Entry, in_order
 from medld.evaluation.methods import BASELINES
 from medld.evaluation.protocol import ProtocolConfig
@@ -51,7 +52,7 @@ def make_head(
     scans: Sequence[str],
 ) -> dict[str, Any]:
     """What the figures rest on. `machine` is device and precision; `scans` the names of all scans of all shards."""
-    named = [{"method": column, "name": m.name, "sha256": dict(m.sha256)} for column, m in models.items()]
+    named = [{"method": column, "name": m.name, "sha256": dict(m.sha256), **hash_of(m)} for column, m in models.items()]
     first = {key: named[0][key] for key in ("name", "sha256")} if named else None
     return {
         "medld": medld.__version__,

@@ -49,6 +49,12 @@ class Networks:
         parts = (part for part in (self.one_step, self.autoencoder, self.denoiser) if part is not None)
         return all(getattr(module, "tileable", True) for part in parts for module in part.modules())
 
+    def position(self, mode: str, realism: float | None = None, steps: int | None = None) -> tuple[float, int]:
+        """Realism and sampler steps of a mode, or those asked for; without a flow realism is 0."""
+        usual, usual_steps = self.presets[mode]
+        wanted = usual if realism is None else realism
+        return wanted if self.denoiser is not None else 0.0, usual_steps if steps is None else steps
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Networks:
         """Copies for use: on `device`, weights in `dtype`, channels last, no gradients, no dropout."""
         parts = {name: _ready(getattr(self, name), device, dtype) for name in ("one_step", "autoencoder", "denoiser")}

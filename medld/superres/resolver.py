@@ -135,7 +135,7 @@ class SuperResolver:
 
     def residual(self, output: Volume, scan: Volume, request: Request, noise: float = 0.0) -> Residual:
         """How far `output`, imaged again, is from `scan`; `noise` in scanner units, 0 if unknown."""
-        acquisition = _acquisition(scan.grid, request)
+        acquisition = request.acquisition(scan.grid)
         x, y = (np.asarray(v.array, dtype=np.float32) for v in (output, scan))
         margins = [(axis.margin, axis.margin) if axis else (0, 0) for axis in acquisition.axes]
         difference = acquisition.apply(np.pad(x, margins, mode="edge")) - y
@@ -157,11 +157,6 @@ def _precision(device: str) -> str:
     except OSError:
         return "float32"
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
-
-
-def _acquisition(grid: Grid, request: Request) -> Acquisition:
-    first, second, third = (request.acquisition_of(grid, axis) for axis in range(3))
-    return Acquisition((first, second, third), slice_axis=request.target.axes[0])
 
 
 @dataclass
@@ -277,7 +272,7 @@ class _Job:
     def _joint_projection(self, fine: Tensor, scan: Tensor, noise: Tensor) -> Tensor:
         """The last word over all axes at once: each pass answered only to its own."""
         with self.work.timed("projection"):
-            joint, strength = _acquisition(self.volume.grid, self.request), self._strength(noise)
+            joint, strength = self.request.acquisition(self.volume.grid), self._strength(noise)
             outside = joint.baseline(scan, strength.damping)
             padded = outside + joint.pad(fine - joint.crop(outside))
             return joint.crop(joint.project(padded, scan, strength.noise, strength.damping))  # type: ignore[no-any-return]

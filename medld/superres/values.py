@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from medld.acquisition import AxisAcquisition, Profile
+from medld.acquisition import Acquisition, AxisAcquisition, Profile
 from medld.geometry import Grid, Target
 from medld.volume import Volume
 
@@ -35,6 +35,11 @@ class Request:
         thickness = self.thickness[axis]
         spacings = 1.0 if thickness is None else thickness / grid.spacing[axis]
         return AxisAcquisition(self.target.grid.shape[axis], grid.shape[axis], spacings, self.profile)
+
+    def acquisition(self, grid: Grid) -> Acquisition:
+        """How the scan on `grid` sampled the target's grid."""
+        i, j, k = (self.acquisition_of(grid, axis) for axis in range(3))
+        return Acquisition((i, j, k), slice_axis=self.target.axes[0])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A map of the restoration's spread beside the derived series: a Parametric Map, PS3.3 A.75."""
+"""A map of the restoration's uncertainty beside the derived series: a Parametric Map, PS3.3 A.75."""
 
 from __future__ import annotations
 
@@ -53,14 +53,26 @@ _PATIENT_GROUPS = (0x0010, 0x0012)
 
 
 @quiet()
-def write_spread_map(path: Path, spread: Volume, series: Series, derivation: Derivation) -> None:
-    """Write the standard deviation of every voxel as a Parametric Map of float32 values, a series of its own.
+def write_spread_map(
+    path: Path,
+    spread: Volume,
+    series: Series,
+    derivation: Derivation,
+    *,
+    code: str = "sd",
+    meaning: str = "standard deviation",
+    rests_on: str = "",
+) -> None:
+    """Write how uncertain every voxel is as a Parametric Map of float32 values, a series of its own.
 
     Args:
         path: The file; its folder is there.
-        spread: Standard deviation, scanner units, on the grid of the result.
+        spread: Standard deviation or half-width, scanner units, on the grid of the result.
         series: What the result was made of.
         derivation: As the result's.
+        code: What the values are, 16 characters at most.
+        meaning: The same in words, 64 characters at most.
+        rests_on: Hash of what the values rest on besides the model; another one makes another series.
 
     Raises:
         RestorationError: E_NUMERIC, if a value is not finite.
@@ -71,8 +83,9 @@ def write_spread_map(path: Path, spread: Volume, series: Series, derivation: Der
     if not np.isfinite(values).all():
         raise RestorationError("the spread holds values that are not finite; nothing was written")
     source = classic_header(series.frames[0])
-    uid = derive_series_uid(series, spread.grid, derivation.model_sha256, derivation.settings, kind="spread")
-    dataset = _build(values, spread.grid, source, series, uid, derivation)
+    kind = f"{code} {rests_on}" if rests_on else "spread"
+    uid = derive_series_uid(series, spread.grid, derivation.model_sha256, derivation.settings, kind=kind)
+    dataset = _build(values, spread.grid, source, series, uid, derivation, (code, meaning))
     _describe_source(dataset, source, series, derivation)
     _settle(dataset, source, uid, derivation)
     try:
@@ -82,7 +95,13 @@ def write_spread_map(path: Path, spread: Volume, series: Series, derivation: Der
 
 
 def _build(
-    values: np.ndarray, grid: Grid, source: Dataset, series: Series, uid: str, derivation: Derivation
+    values: np.ndarray,
+    grid: Grid,
+    source: Dataset,
+    series: Series,
+    uid: str,
+    derivation: Derivation,
+    label: tuple[str, str],
 ) -> ParametricMap:
     """The object as highdicom makes it, of a source without a name."""
     low, high = float(values.min()), float(values.max())
@@ -108,7 +127,7 @@ def _build(
         device_serial_number=hash_to_uid(dict(derivation.model_sha256)),
         # Heads can be recognised from maps of them too; only a source that says no is believed.
         contains_recognizable_visual_features=value_of(source, "RecognizableVisualFeatures") != "NO",
-        real_world_value_mappings=[RealWorldValueMapping("sd", "standard deviation", unit, (low, high), 1.0, 0.0)],
+        real_world_value_mappings=[RealWorldValueMapping(*label, unit, (low, high), 1.0, 0.0)],
         voi_lut_transformations=[window],
         content_label="UNCERTAINTY",
         content_description=NOTICE,

@@ -156,12 +156,18 @@ def test_the_sidecar_may_be_named_as_the_report(tmp_path: Path) -> None:
 def test_several_inputs_take_suffixes(tmp_path: Path) -> None:
     for name in ("sub-01_T2w.nii.gz", "scan.nii"):
         save(tmp_path / name)
-    settings = EnhanceSettings(samples=2, mode="detail", uncertainty="sd", preview="_look.png")
+    settings = EnhanceSettings(samples=2, mode="detail", uncertainty="sd", trust="mask", preview="_look.png")
     names = {path.name for job in make_plan([tmp_path], settings).jobs for path in job.targets}
     assert names == {
         *("sub-01_desc-sr_T2w.nii.gz", "sub-01_desc-sr_T2w.json"),
-        *("sub-01_desc-srsd_T2w.nii.gz", "sub-01_desc-sr_look_T2w.png"),
-        *("scan_desc-sr.nii", "scan_desc-sr.json", "scan_desc-srsd.nii", "scan_desc-sr_look.png"),
+        *("sub-01_desc-srsd_T2w.nii.gz", "sub-01_desc-srmask_T2w.nii.gz", "sub-01_desc-sr_look_T2w.png"),
+        *(
+            "scan_desc-sr.nii",
+            "scan_desc-sr.json",
+            "scan_desc-srsd.nii",
+            "scan_desc-srmask.nii",
+            "scan_desc-sr_look.png",
+        ),
     }
 
 
@@ -174,6 +180,8 @@ def test_several_inputs_take_suffixes(tmp_path: Path) -> None:
         (True, {"output": "x.nii.gz"}),
         (True, {"preview": "../look.png"}),
         (True, {"uncertainty": "a/b", "samples": 2, "mode": "detail"}),
+        (False, {"trust": "mask"}),
+        (True, {"trust": "a/b"}),
     ],
 )
 def test_file_options_must_fit_the_inputs(tmp_path: Path, several: bool, options: dict[str, Any]) -> None:

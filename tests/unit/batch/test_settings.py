@@ -36,7 +36,6 @@ def test_first_choice_is_the_default() -> None:
         {"spacing": (1.0, 0.0, 1.0)},
         {"spacing": (1.0,), "factor": 2.0},
         {"samples": 4},
-        {"uncertainty": "sd.nii.gz"},
         {"samples": 4, "uncertainty": "sd.nii.gz"},
         {"samples": 4, "uncertainty": "sd.nii.gz", "mode": "detail", "realism": 0.0},
     ],
@@ -45,6 +44,10 @@ def test_refuses_with_the_options_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         EnhanceSettings(**wrong)
     assert any(f"--{name.replace('_gib', '').replace('_', '-')}" in str(caught.value) for name in wrong)
+
+
+def test_a_half_width_and_a_mask_need_no_samples() -> None:
+    assert EnhanceSettings(uncertainty="hw.nii", trust="mask.nii").samples == 1
 
 
 def test_takes_samples_that_differ() -> None:

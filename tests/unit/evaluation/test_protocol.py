@@ -95,5 +95,6 @@ def test_the_gap_counts_for_the_ratio() -> None:
 def test_the_protocols_of_the_evaluation_ship() -> None:
     through = {f"through-plane-{name}" for name in ("2x", "3x", "3.5x", "4x", "5x", "6x", "8x", "5mm-gap")}
     noise = {f"through-plane-4x-noise{percent}" for percent in (1, 2, 3)}
+    noise |= {f"{name}-noise2" for name in ("through-plane-2x", "through-plane-6x", "isotropic-2x")}
     coarse = {"isotropic-2x", "isotropic-4x", "kspace-2x", "blockmean-2x"}
     assert through | noise | coarse | {"through-plane-4x-lesions"} == set(list_protocols())

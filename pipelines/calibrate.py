@@ -1,0 +1,298 @@
+"""Calibrate a model: how far its values are from the truth, from held-out scans to `calibration.json` and a table.
+
+    python pipelines/calibrate.py SCANS... --fit SCANS... --out OUT [--model NAME|DIR] [--lesions] [--test SCANS...]
+    python pipelines/calibrate.py data/val data/train --files 'sub-ds002748*_T1w*' --fit data/train/sub-a_T1w.nii.gz \\
+        --out calibrated --mode detail --samples 8 --model DIR
+
+SCANS are fine volumes, as files or folders. Each is imaged through thick slices by every protocol, restored and
+compared with itself: those of --fit give the scale, the others the factors of each subject (medld.calibration.conformal
+says what is promised, and to whom). Scans whose names stand in `model.json` were learned, so that they do not
+calibrate; nor do subjects of --fit.
+
+OUT gets coverage.csv, with every restoration by the factor that the other subjects give, and calibration.json, to be
+put beside the weights; one that is there already for these weights keeps its other modes. Scans of --test, of other
+sites or by other protocols, are judged in the same way and change nothing. --lesions restores each scan again with
+spheres and rods in it and says how many of their voxels are covered. What --keep has is not restored again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fnmatch
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from medld.calibration import (
+    LEVEL,
+    LEVELS,
+    CalibrationConfig,
+    Case,
+    Evidence,
+    ModeConfig,
+    Row,
+    ScaleConfig,
+    Scores,
+    draw_sample,
+    fit_scale,
+    gather_bins,
+    leave_one_out,
+    read_calibration,
+    score,
+    score_region,
+    write_calibration,
+)
+from medld.calibration.coverage import LESIONS
+from medld.checkpoint import DEFAULT, Model, load_model
+from medld.dataset import subject_of
+from medld.errors import ConfigError
+from medld.evaluation import ProtocolConfig, load_protocol
+from medld.evaluation.methods import request_for
+from medld.evaluation.simulate import Simulated, image
+from medld.io import SUFFIXES, file_sha256, read_volume, split_suffix
+from medld.metrics import find_foreground, insert_lesions, lesion_map, plan_lesions
+from medld.metrics.lesions import DIAMETERS
+from medld.superres import Request, SuperResolver
+from medld.volume import Volume
+
+PROTOCOLS = (*(f"through-plane-{ratio}x" for ratio in (2, 3, 4, 5, 6, 8)), "isotropic-2x")
+NOISY = tuple(f"through-plane-{ratio}x-noise2" for ratio in (2, 4, 6))
+SAMPLING = ("texture", "bend", "spread")
+REGIONS = ("foreground", "boundary", LESIONS)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The model and how it is used; `crop` takes the middle of every scan, for slow machines."""
+
+    model: Model
+    resolver: SuperResolver
+    mode: Any
+    samples: int
+    crop: int | None
+    keep: Path | None
+
+    def restore(self, path: Path, config: ProtocolConfig, lesions: Sequence[float] = ()) -> tuple[Evidence, Any, Any]:
+        """One scan by one protocol: the restoration, its truth, and where lesions were put (None without)."""
+        volume, places = self._read(path), None
+        if lesions:
+            volume, places = with_lesions(volume, lesions)
+        made = image(volume, config, path.name)
+        request = replace(request_for(made, config, self.mode), samples=self.samples)
+        kept = self._outputs(f"{split_suffix(path)[0]}__{config.name}{'__lesions' * bool(lesions)}", made, request)
+        acquisition, noise = request.acquisition(made.scan.grid), float(kept["noise"])
+        evidence = Evidence.of(made.scan, kept["output"], acquisition, noise, kept.get("spread"))
+        shape = made.truth.array.shape
+        return evidence, made.truth.array, None if places is None else places[tuple(slice(n) for n in shape)]
+
+    def _read(self, path: Path) -> Volume:
+        volume, _ = read_volume(path)
+        if self.crop is None:
+            return volume
+        starts = [max((n - self.crop) // 2, 0) for n in volume.grid.shape]
+        sizes = [min(self.crop, n) for n in volume.grid.shape]
+        i, j, k = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+        grid = volume.grid.cropped((i.start, j.start, k.start), (sizes[0], sizes[1], sizes[2]))
+        return replace(volume, array=volume.array[i, j, k], grid=grid)
+
+    def _outputs(self, name: str, made: Simulated, request: Request) -> dict[str, Any]:
+        """Output, noise and, with samples, their spread; from `keep` if they are of this model and scan."""
+        scanned = hashlib.sha256(np.ascontiguousarray(made.scan.array).tobytes()).hexdigest()
+        of = f"{self.mode} {self.samples} {scanned} {sorted(self.model.sha256.items())}"
+        path = None if self.keep is None else self.keep / f"{name}__{self.mode}.npz"
+        if path is not None and path.is_file():
+            with np.load(path) as kept:
+                if str(kept["of"]) == of:
+                    return {key: kept[key] for key in kept.files}
+        restoration = self.resolver.restore(made.scan, request)
+        found: dict[str, Any] = {"of": of, "output": restoration.volume.array, "noise": restoration.noise}
+        if self.samples > 1:
+            if restoration.spread is None:
+                raise ConfigError(
+                    f"--samples: expected a model that draws samples, got {self.model.name}; leave it out"
+                )
+            found["spread"] = restoration.spread.array
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, **found)
+        return found
+
+
+def with_lesions(volume: Volume, diameters: Sequence[float]) -> tuple[Volume, Any]:
+    """A volume with planned lesions in it, and the voxels that they fill."""
+    spacing = volume.grid.spacing
+    planned = plan_lesions(volume.array, find_foreground(volume.array), spacing, diameters=diameters)
+    inserted = volume.with_array(insert_lesions(volume.array, planned, spacing))
+    return inserted, lesion_map(volume.grid.shape, spacing, planned) > 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Restore, fit, calibrate, test, write."""
+    options = parse_options(argv)
+    model = load_model(options.model)
+    resolver = SuperResolver(model, device=options.device, threads=options.threads)
+    bench = Bench(model, resolver, options.mode, options.samples, options.crop, options.keep)
+    fitting = find_files(options.fit, "*")
+    calibrating = held_out(find_files(options.scans, options.files), fitting, model)
+    testing = find_files(options.test, options.files)
+    protocols, tests = ([load_protocol(n) for n in names] for names in (options.protocol, options.test_protocol))
+    print(f"{len(fitting)} scans for the scale, {len(calibrating)} to calibrate, {len(testing)} to test", flush=True)
+
+    features = options.features or (SAMPLING if options.samples > 1 else SAMPLING[:2])
+    scale = fit(bench, fitting, [*protocols, *map(load_protocol, options.fit_protocol)], features)
+    print(f"scale: {scale.model_dump_json()}", flush=True)
+    lesions = DIAMETERS if options.lesions == [] else options.lesions or ()
+    scores = score_all(bench, calibrating, protocols, scale, lesions)
+    others = score_all(bench, testing, tests or protocols, scale)
+
+    realism, steps = model.networks.position(options.mode)
+    mode = ModeConfig(realism=realism, steps=steps, samples=options.samples, scale=scale, bins=gather_bins(scores))
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(f"calibration: {write_mode(options.out, model, mode, options)}")
+    rows = [("held out", row) for row in leave_one_out(scores, scores, options.level)]
+    rows += [("test", row) for row in leave_one_out(others, scores, options.level)]
+    write_rows(options.out / "coverage.csv", rows)
+    for line in tabulate(rows):
+        print(line)
+
+
+def write_mode(out: Path, model: Model, mode: ModeConfig, options: argparse.Namespace) -> Path:
+    """Write the calibration, with the other modes that one in `out` has for these weights."""
+    before = read_calibration(out, model.sha256)
+    own = {"weights": dict(model.sha256), "cohort": options.cohort, "protocols": tuple(options.protocol)}
+    alone = CalibrationConfig(**own, modes=(mode,))
+    if before is not None:
+        alone = alone.model_copy(update={"modes": before.with_mode(mode).modes})
+    return write_calibration(out, alone)
+
+
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scans", nargs="+", type=Path, metavar="SCANS")
+    parser.add_argument("--files", default="*", help="pattern on names in folders, those of --test included")
+    parser.add_argument("--fit", nargs="+", type=Path, required=True, metavar="SCANS")
+    parser.add_argument("--test", nargs="+", type=Path, default=[], metavar="SCANS", help="judged, without a say")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default=DEFAULT, help="name or folder (%(default)s)")
+    parser.add_argument("--mode", default="fidelity", choices=("fidelity", "balanced", "detail"))
+    parser.add_argument("--samples", type=int, default=1, help="for a scale with the spread over so many samples")
+    parser.add_argument("--features", nargs="+", choices=SAMPLING, help="of the scale, the first one carries its unit")
+    parser.add_argument("--protocol", nargs="+", default=PROTOCOLS)
+    parser.add_argument("--fit-protocol", nargs="*", default=NOISY, help="of --fit besides: what noise does")
+    parser.add_argument("--test-protocol", nargs="+", default=(), help="of --test (those of --protocol)")
+    parser.add_argument(
+        "--level", type=float, default=LEVEL, choices=LEVELS, help="of the table; the file has them all"
+    )
+    parser.add_argument("--lesions", nargs="*", type=float, metavar="MM", help="diameters; none: 2 to 8 mm")
+    parser.add_argument("--cohort", default="", help="whose scans these are, in a sentence")
+    parser.add_argument("--crop", type=int, help="only the middle of each scan, voxels along each axis")
+    parser.add_argument("--keep", type=Path, help="folder for restorations")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    return parser.parse_args(argv)
+
+
+def find_files(places: Sequence[Path], pattern: str) -> list[Path]:
+    """The image files among `places`, and those in folders whose names match."""
+    found = []
+    for place in places:
+        inside = sorted(place.iterdir()) if place.is_dir() else []
+        found += [path for path in inside if fnmatch.fnmatch(path.name, pattern)] if place.is_dir() else [place]
+    return [path for path in found if path.name.lower().endswith(tuple(SUFFIXES))]
+
+
+def held_out(paths: Sequence[Path], taken: Sequence[Path], model: Model) -> list[Path]:
+    """Those whose subjects are not `taken` and which the model did not learn."""
+    learned = set(model.card.get("training", {}).get("volumes", ()))
+    subjects = {subject_of(path) for path in taken}
+    free = [path for path in paths if subject_of(path) not in subjects]
+    return [path for path in free if split_suffix(path)[0] not in learned]
+
+
+def fit(
+    bench: Bench, paths: Sequence[Path], protocols: Sequence[ProtocolConfig], features: Sequence[Any]
+) -> ScaleConfig:
+    """The scale from every scan of --fit by every protocol."""
+    samples = []
+    for config in protocols:
+        for path in paths:
+            evidence, truth, _ = bench.restore(path, config)
+            samples.append(draw_sample(evidence, truth, find_foreground(truth), features))
+            print(f"fit    {config.name}  {path.name}", flush=True)
+    return fit_scale(samples, features)
+
+
+def score_all(
+    bench: Bench,
+    paths: Sequence[Path],
+    protocols: Sequence[ProtocolConfig],
+    scale: ScaleConfig,
+    lesions: Sequence[float] = (),
+) -> list[Scores]:
+    """Every scan by every protocol, with a region of lesions if asked for."""
+    scores = []
+    for config in protocols:
+        for path in paths:
+            volume, _ = read_volume(path)
+            case = Case(split_suffix(path)[0], subject_of(path), volume.contrast, config.name, file_sha256(path))
+            evidence, truth, _ = bench.restore(path, config)
+            one = score(case, evidence, truth, find_foreground(truth), scale)
+            if lesions:
+                evidence, truth, places = bench.restore(path, config, lesions)
+                scaled, constant = score_region(evidence, truth, places, scale)
+                one = replace(
+                    one, regions={**one.regions, LESIONS: scaled}, constant={**one.constant, LESIONS: constant}
+                )
+            scores.append(one)
+            print(f"score  {config.name}  {path.name}", flush=True)
+    return scores
+
+
+def write_rows(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
+    """Every restoration as a line of a CSV file."""
+    names = [f"{kind}_{region}" for kind in ("covered", "constant") for region in REGIONS]
+    tenths = [f"{kind}_{n}" for kind in ("error", "tenth") for n in range(1, 11)]
+    head = ["protocol", "scan", "contrast", "how", "subjects", "factor", "half_width", "constant_half_width"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow([*head, "correlation", *names, *tenths])
+        for how, row in rows:
+            case = row.case
+            own = [row.subjects, row.factor, row.half_width, row.constant_half_width, row.correlation]
+            covered = [part.get(region, "") for part in (row.covered, row.constant) for region in REGIONS]
+            table.writerow([case.protocol, case.name, case.contrast, how, *own, *covered, *row.errors, *row.tenths])
+
+
+def tabulate(rows: Sequence[tuple[str, Row]]) -> Iterator[str]:
+    """Means over subjects with their spread, as Markdown, in percent; half-widths in percent of the scan's unit."""
+    yield "| protocol | scans | foreground | lowest | boundary | lesions | half-width | constant | its boundary | r |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for key in dict.fromkeys((row.case.protocol, how, row.case.contrast) for how, row in rows):
+        part = [row for how, row in rows if (row.case.protocol, how, row.case.contrast) == key]
+        inside = [row.covered["foreground"] for row in part]
+        lesions = [row.covered[LESIONS] for row in part if LESIONS in row.covered]
+        spread = f" ± {100 * stdev(inside):.1f}" if len(part) > 1 else ""
+        cells = [
+            key[0],
+            f"{len(part)} {key[2]} ({key[1]})",
+            f"{100 * mean(inside):.1f}{spread}",
+            f"{100 * min(inside):.1f}",
+            f"{100 * mean(row.covered['boundary'] for row in part):.1f}",
+            f"{100 * mean(lesions):.1f}" if lesions else "",
+            f"{100 * mean(row.half_width for row in part):.2f}",
+            f"{100 * mean(row.constant_half_width for row in part):.2f}",
+            f"{100 * mean(row.constant['boundary'] for row in part):.1f}",
+            f"{mean(row.correlation for row in part):.2f}",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
