@@ -152,7 +152,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     others = score_all(bench, testing, tests or protocols, scale)
 
     realism, steps = model.networks.position(options.mode)
-    mode = ModeConfig(realism=realism, steps=steps, samples=options.samples, scale=scale, bins=gather_bins(scores))
+    mode = ModeConfig(
+        weights=weights_of(model, alone=not realism and options.samples == 1),
+        realism=realism,
+        steps=steps,
+        samples=options.samples,
+        scale=scale,
+        bins=gather_bins(scores),
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"calibration: {write_mode(options.out, model, mode, options)}")
     rows = [("held out", row) for row in leave_one_out(scores, scores, options.level)]
@@ -165,11 +172,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write_mode(out: Path, model: Model, mode: ModeConfig, options: argparse.Namespace) -> Path:
     """Write the calibration, with the other modes that one in `out` has for these weights."""
     before = read_calibration(out, model.sha256)
-    own = {"weights": dict(model.sha256), "cohort": options.cohort, "protocols": tuple(options.protocol)}
-    alone = CalibrationConfig(**own, modes=(mode,))
-    if before is not None:
-        alone = alone.model_copy(update={"modes": before.with_mode(mode).modes})
-    return write_calibration(out, alone)
+    modes = (mode,) if before is None else before.with_mode(mode).modes
+    return write_calibration(
+        out, CalibrationConfig(cohort=options.cohort, protocols=tuple(options.protocol), modes=modes)
+    )
+
+
+def weights_of(model: Model, *, alone: bool) -> dict[str, str]:
+    """The weight files that have a part in a mode: where the one-step network answers `alone`, its own."""
+    is_one_step = alone and model.networks.one_step is not None and model.networks.fidelity == "one-step"
+    return {name: sha for name, sha in model.sha256.items() if not is_one_step or name == "one_step.safetensors"}
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:

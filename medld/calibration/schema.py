@@ -1,9 +1,9 @@
 """Schema: a calibration as a JSON file beside the weights that it belongs to, and its strict reader.
 
 A file holds what was measured on held-out subjects (the factors of each in every bin of ratios), not a finished
-factor, so that a scan which took part can be judged without itself. It names its weights by their hashes and is
-refused with any others: errors of one network say nothing about another's. No name of a subject is in it; the hashes
-of the scans tell whether one took part.
+factor, so that a scan which took part can be judged without itself. Each mode names the weights that it rests on by
+their hashes and is refused with any others: errors of one network say nothing about another's. No name of a subject is
+in it; the hashes of the scans tell whether one took part.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class BinConfig(Schema):
 class ModeConfig(Schema):
     """What was calibrated: outputs of one position of the model, with samples or without."""
 
+    weights: dict[str, str] = Field(min_length=1)
+    """SHA-256 of each weight file that has a part in it."""
     realism: float = Field(ge=0, le=1)
     steps: int = Field(ge=1)
     samples: int = Field(ge=1)
@@ -110,8 +112,6 @@ class CalibrationConfig(Schema):
     """A calibration."""
 
     format: Literal[1] = 1
-    weights: dict[str, str] = Field(min_length=1)
-    """SHA-256 of each weight file of the model."""
     cohort: str = ""
     """Whose scans they are, in a sentence for the reader of a report."""
     protocols: tuple[str, ...] = ()
@@ -168,7 +168,7 @@ def read_calibration(folder: Path, weights: Mapping[str, str]) -> CalibrationCon
         calibration = parse_config(content, CalibrationConfig, origin=path.name)
     except (OSError, ValueError, ConfigError) as error:
         raise CheckpointError(f"Expected a calibration in {path}, it is damaged: {error}. Calibrate again.") from error
-    if calibration.weights != dict(weights):
+    if any(weights.get(name) != sha256 for mode in calibration.modes for name, sha256 in mode.weights.items()):
         raise CheckpointError(
             f"Expected a calibration of these weights, {path} belongs to others. Calibrate this model "
             "(pipelines/calibrate.py), or delete the file."

@@ -103,11 +103,13 @@ def test_samples_give_a_scale_with_their_spread(tmp_path: Path) -> None:
     assert found is not None
     (mode,) = found.modes
     assert (mode.realism, mode.steps, mode.samples) == (0.8, 8, 2)
+    assert mode.weights == dict(load_model(model).sha256)
     assert mode.scale.features == ("texture", "bend", "spread")
     calibrate(tmp_path / "scans", "--fit", *fit, "--model", model, "--out", tmp_path / "out", "--crop", 24)
     again = read_calibration(tmp_path / "out", load_model(model).sha256)
     assert again is not None
     assert [one.realism for one in again.modes] == [0.8, 0.0], "the other mode is kept"
+    assert list(again.modes[1].weights) == ["one_step.safetensors"], "a flow trained later does not touch it"
 
 
 def test_subjects_of_the_scale_and_of_the_training_do_not_calibrate(tmp_path: Path) -> None:

@@ -44,12 +44,12 @@ def calibrate(folder: Path, factor: float = 2.0, *, contrast: str = "T2w", sampl
     )
     other = own.model_copy(update={"scans": ("1" * 12,)})
     bins = (BinConfig(axes=1, low=2.5, high=3.4, contrast=contrast, subjects=(own, other)),)
-    modes = [ModeConfig(realism=0.0, steps=1, samples=1, scale=SCALE, bins=bins)]
+    weights = dict(load_model(folder).sha256)
+    modes = [ModeConfig(weights=weights, realism=0.0, steps=1, samples=1, scale=SCALE, bins=bins)]
     if samples > 1:
         scale = ScaleConfig(features=("spread",), exponents=(), level=(0, 0, 0), phase=(0, 0))
-        modes.append(ModeConfig(realism=0.8, steps=2, samples=samples, scale=scale, bins=bins))
-    weights = dict(load_model(folder).sha256)
-    write_calibration(folder, CalibrationConfig(weights=weights, modes=tuple(modes)))
+        modes.append(ModeConfig(weights=weights, realism=0.8, steps=2, samples=samples, scale=scale, bins=bins))
+    write_calibration(folder, CalibrationConfig(modes=tuple(modes)))
 
 
 @pytest.fixture

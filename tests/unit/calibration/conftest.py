@@ -9,6 +9,8 @@ from calibration_heads import SCALE, Head, make_head
 
 from medld.calibration import LEVELS, BinConfig, ModeConfig, SubjectConfig
 
+WEIGHTS = {"one_step.safetensors": "ab" * 32}
+
 
 @pytest.fixture
 def head() -> Head:
@@ -35,4 +37,4 @@ def mode(subject: Callable[..., SubjectConfig]) -> ModeConfig:
         BinConfig(axes=1, low=3.5, high=4.5, contrast="T1w", subjects=nine),
         BinConfig(axes=1, low=3.5, high=4.5, contrast=None, subjects=(*nine, subject(3.0), subject(4.0))),
     )
-    return ModeConfig(realism=0.0, steps=1, samples=1, scale=SCALE, bins=bins)
+    return ModeConfig(weights=WEIGHTS, realism=0.0, steps=1, samples=1, scale=SCALE, bins=bins)
