@@ -65,11 +65,13 @@ class Doubt:
 
 @dataclass(frozen=True, eq=False)
 class DoubtSource:
-    """What doubts rest on: the mode of a calibration and the hash of its file, or samples alone (mode None)."""
+    """What doubts rest on: the mode of a calibration, whose scans it saw and the hash of its file, or samples alone
+    (mode None)."""
 
     settings: EnhanceSettings
     model: Model
     mode: ModeConfig | None
+    cohort: str
     sha256: str
 
     def check(self, scan: Volume) -> None:
@@ -91,7 +93,7 @@ class DoubtSource:
         drawn = spread.array if spread is not None and self.mode.is_sampled else None
         evidence = Evidence.of(scan, output.array, acquisition, restoration.noise, drawn)
         found = half_width(evidence, self.mode, scan.contrast)
-        record = {"uncertainty": _describe(found, self.mode, self.sha256)}
+        record = {"uncertainty": _describe(found, self.mode, self.cohort, self.sha256)}
         trusted = None
         if self.settings.trust is not None:
             trust = find_trust(evidence, found)
@@ -125,26 +127,27 @@ def find_source(settings: EnhanceSettings, model: Model | None) -> DoubtSource |
     if model is None:
         raise ConfigError(f"{option} needs a model; name one with --model, or leave it out")
     draws = settings.samples > 1 and model.networks.denoiser is not None
-    mode, sha256 = _find_mode(settings, model, draws=draws)
+    mode, cohort, sha256 = _find_mode(settings, model, draws=draws)
     if mode is None and (settings.trust is not None or not draws):
         raise ConfigError(
             f"{option}: {model.name} was not calibrated for what is asked; leave it out, take --mode fidelity, or "
             "calibrate it (pipelines/calibrate.py). Models that draw samples also give their --uncertainty with "
             "--mode detail --samples 8"
         )
-    return DoubtSource(settings, model, mode, sha256)
+    return DoubtSource(settings, model, mode, cohort, sha256)
 
 
-def _find_mode(settings: EnhanceSettings, model: Model, *, draws: bool) -> tuple[ModeConfig | None, str]:
-    """What was calibrated of what is asked, and the hash of the calibration."""
+def _find_mode(settings: EnhanceSettings, model: Model, *, draws: bool) -> tuple[ModeConfig | None, str, str]:
+    """What was calibrated of what is asked, on whose scans, and the hash of the calibration."""
     calibration = None if model.folder is None else read_calibration(model.folder, model.sha256)
     if calibration is None or model.folder is None:
-        return None, ""
+        return None, "", ""
     realism, steps = model.networks.position(settings.mode, settings.realism, settings.steps)
-    return calibration.find_mode(realism, steps, sampled=draws), file_sha256(model.folder / FILE)
+    mode = calibration.find_mode(realism, steps, sampled=draws)
+    return mode, calibration.cohort, file_sha256(model.folder / FILE)
 
 
-def _describe(found: HalfWidth, mode: ModeConfig, sha256: str) -> dict[str, Any]:
+def _describe(found: HalfWidth, mode: ModeConfig, cohort: str, sha256: str) -> dict[str, Any]:
     """The half-width for the sidecar."""
     low, high = found.bin.ratios
     return {
@@ -152,6 +155,7 @@ def _describe(found: HalfWidth, mode: ModeConfig, sha256: str) -> dict[str, Any]
         "level": LEVEL,
         "promise": PROMISE,
         "unit": "the scan's",
+        "calibrated_on": cohort,
         "calibration_sha256": sha256,
         "samples": mode.samples,
         "factor": found.factor,

@@ -18,6 +18,12 @@ A voxel passes if its agreement reaches a limit. B lacks what the slices blurred
 as well, the more the thicker the slices. The limit is therefore found on truths, which hallucinate nothing: for
 each ratio the agreement that all but a twentieth of a held-out subject's foreground voxels reach with B.
 
+Measured with the shipped weights on two held-out T1 heads, with 50 balls planted in each, two to four voxels in radius
+and as bright as the brightest tissue: at 2x all of their centres are flagged, at 4x 90 to 97 %, at 6x 62 to 79 %; of
+balls with all taken away that the scan would show, 8 to 66 %, 50 to 63 % and 19 to 49 %. Of three tenths of that
+brightness it is 100 %, 29 to 44 % and 11 to 15 %, and 2 to 12 % of those that the scan does not show. The outputs
+themselves are flagged in 4, 2 and 1 % of the foreground.
+
 What it cannot see: real structure that the output lost (B lacks it too), invented structure that is weak beside the
 anatomy of its patch, and invented structure that imitates the patch. It is no proof of truth; a low agreement says
 that the output holds something there which the scan does not show.

@@ -49,7 +49,7 @@ def calibrate(folder: Path, factor: float = 2.0, *, contrast: str = "T2w", sampl
     if samples > 1:
         scale = ScaleConfig(features=("spread",), exponents=(), level=(0, 0, 0), phase=(0, 0))
         modes.append(ModeConfig(weights=weights, realism=0.8, steps=2, samples=samples, scale=scale, bins=bins))
-    write_calibration(folder, CalibrationConfig(modes=tuple(modes)))
+    write_calibration(folder, CalibrationConfig(cohort="two who never were", modes=tuple(modes)))
 
 
 @pytest.fixture
@@ -105,6 +105,7 @@ def test_the_half_width_is_written_and_its_record_says_what_it_promises(scan: Pa
     assert np.allclose(image.affine, output.affine)
     said = record["uncertainty"]
     assert (said["level"], said["kind"]) == (0.9, "half-width of a calibrated interval")
+    assert said["calibrated_on"] == "two who never were"
     assert said["calibration_sha256"] == file_sha256(model / "calibration.json")
     assert said["bin"] == {"axes": 1, "ratio_from": 3.0, "ratio_to": 3.0, "contrast": "T2w", "subjects": 2}
     assert said["warnings"] == []
