@@ -1,9 +1,10 @@
 """Scale: how large an error is to be expected at each voxel, up to one factor.
 
-With features f_0, f_1, ... of `evidence`, rho = log2(ratio / 4), the scan's noise nu and the phase phi of a voxel,
+With features f_0, f_1, ... of `evidence`, rho = log2(ratio / 4), n coarse axes, the scan's noise nu and the phase phi
+of a voxel,
 
     log s = log f_0 + sum_j (a_j + b_j rho) (log f_j - log f_0)
-            + c_0 + c_1 rho + c_2 rho^2 + phi (d_0 + d_1 rho) + nu (e_0 + e_1 rho)
+            + c_0 + c_1 rho + c_2 rho^2 + g (n - 1) + phi (d_0 + d_1 rho) + nu (e_0 + e_1 rho + e_2 rho^2)
 
 The exponents of the features sum to one, so s has the unit of the scan and nothing else in it has: twice the gain,
 twice the scale. A feature counts as at least 1/1000 of the scan's brightest tissue; nu is the noise in percent of it,
@@ -55,8 +56,10 @@ class ScaleConfig(Schema):
     """c_0, c_1, c_2."""
     phase: tuple[float, float]
     """d_0, d_1."""
-    noise: tuple[float, float] = (0.0, 0.0)
-    """e_0, e_1."""
+    axes: float = 0.0
+    """g."""
+    noise: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """e_0, e_1, e_2."""
 
     @model_validator(mode="after")
     def _exponents_for_features(self) -> ScaleConfig:
@@ -78,8 +81,8 @@ def scale_map(evidence: Evidence, config: ScaleConfig) -> Array:
     for name, (a, b) in zip(others, config.exponents, strict=True):
         total += np.float32(a + b * rho) * (_log(evidence, name) - base)
     total += np.float32(config.phase[0] + config.phase[1] * rho) * evidence.phase
-    constant = np.polyval(config.level[::-1], rho) + evidence.noise_percent * (config.noise[0] + config.noise[1] * rho)
-    total += np.float32(constant)
+    constant = np.polyval(config.level[::-1], rho) + evidence.noise_percent * np.polyval(config.noise[::-1], rho)
+    total += np.float32(constant + config.axes * (len(evidence.coarse_axes) - 1))
     return np.asarray(np.exp(total, out=total))
 
 
@@ -90,7 +93,7 @@ def _log(evidence: Evidence, name: str) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Voxels of one scan for the fit: |error| and log features in parts of the scan's unit, phases; rho and nu."""
+    """Voxels of one scan for the fit: |error| and log features in parts of the scan's unit, phases; rho, nu, n - 1."""
 
     error: Array
     """(N,)."""
@@ -100,6 +103,7 @@ class Sample:
     """(N,)."""
     log_ratio: float
     noise: float
+    more_axes: int
 
 
 def draw_sample(
@@ -125,8 +129,9 @@ def draw_sample(
         return np.asarray(np.ravel(array)[chosen], dtype=np.float64)
 
     logs = [take(_log(evidence, name)) - np.log(evidence.unit) for name in features]
+    more = len(evidence.coarse_axes) - 1
     error = np.abs(take(truth) - take(evidence.output)) / evidence.unit
-    return Sample(error, np.stack(logs), take(evidence.phase), evidence.log_ratio, evidence.noise_percent)
+    return Sample(error, np.stack(logs), take(evidence.phase), evidence.log_ratio, evidence.noise_percent, more)
 
 
 def fit_scale(samples: Sequence[Sample], features: Sequence[Feature] = WITHOUT_SAMPLES) -> ScaleConfig:
@@ -155,20 +160,22 @@ def fit_scale(samples: Sequence[Sample], features: Sequence[Feature] = WITHOUT_S
     found = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 1000})
     if not found.success:
         raise CohortError(f"The fit of the scale did not end: {found.message}. Give other scans.")
-    level, phase, noise, exponents = found.x[:3], found.x[3:5], found.x[5:7], found.x[7:].reshape(-1, 2)
+    level, phase, noise, exponents = found.x[:3], found.x[3:5], found.x[5:8], found.x[9:].reshape(-1, 2)
     return ScaleConfig(
         features=tuple(features),
         exponents=tuple((float(a), float(b)) for a, b in exponents),
         level=(float(level[0]), float(level[1]), float(level[2])),
         phase=(float(phase[0]), float(phase[1])),
-        noise=(float(noise[0]), float(noise[1])),
+        axes=float(found.x[8]),
+        noise=(float(noise[0]), float(noise[1]), float(noise[2])),
     )
 
 
 def _terms(sample: Sample) -> Array:
-    """What c, d, e and (a_j, b_j) are multiplied with, shape (N, 7 + 2 (features - 1))."""
+    """What c, d, e, g and (a_j, b_j) are multiplied with, shape (N, 9 + 2 (features - 1))."""
     rho, nu, one = sample.log_ratio, sample.noise, np.ones(sample.error.size)
     columns = [one, rho * one, rho**2 * one, sample.phase, rho * sample.phase, nu * one, nu * rho * one]
+    columns += [nu * rho**2 * one, sample.more_axes * one]
     for logs in sample.logs[1:]:
         columns += [logs - sample.logs[0], rho * (logs - sample.logs[0])]
     return np.stack(columns, axis=1)
