@@ -28,13 +28,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from medld.batch.scope import check_scope
 from medld.build import build_networks
 from medld.checkpoint import DEFAULT, list_models, load_model
 from medld.config import ModelConfig
 from medld.geometry import choose_target
 from medld.io import read_volume, write_volume
 from medld.report import measure_peak_gib
-from medld.superres import Request, SuperResolver
+from medld.superres import Request, Restoration, SuperResolver
 
 SIZE = 192
 """Voxels along each axis of the output: 192^3 is 7.1 million."""
@@ -108,21 +109,29 @@ def choose_model(name: str | None) -> Callable[[], Any]:
     return lambda: SimpleNamespace(networks=build_networks(ModelConfig()))
 
 
-def run_command(path: Path, load: Callable[[], Any], device: str, threads: int | None) -> Run:
+def run_command(path: Path, load: Callable[[], Any], name: str, device: str, threads: int | None) -> Run:
     """What `medld enhance` does after import, stage by stage; `other` is what no stage claims."""
     clock, begin = Clock(), time.perf_counter()
     with clock.stage("read"):
         scan, storage = read_volume(path)
     with clock.stage("load model"):
-        resolver = SuperResolver(load(), device=device, threads=threads)
+        model = load()
+        resolver = SuperResolver(model, device=device, threads=threads)
     request = Request(choose_target(scan.grid, spacing=(1.0, 1.0, 1.0)))
-    restoration = resolver.restore(scan, request)
+
+    def restore() -> Restoration:
+        """As the command does it: first, whether the model should."""
+        with clock.stage("scope"):
+            check_scope(scan, request, model, name, resolver, force=True)
+        return resolver.restore(scan, request)
+
+    restoration = restore()
     with clock.stage("write"):
         write_volume(path.with_name("output.nii.gz"), restoration.volume, storage, description="benchmark")
     total = time.perf_counter() - begin
     stages = clock.seconds | restoration.timings
     begin = time.perf_counter()
-    resolver.restore(scan, request)
+    restore()
     again = time.perf_counter() - begin
     return Run(stages | {"other": total - sum(stages.values())}, total, scan.array.size, again)
 
@@ -177,7 +186,7 @@ def main() -> None:
         for name, spacing in SCANS.items():
             path = Path(folder) / f"{name.replace(' ', '-')}.nii.gz"
             write_phantom(path, spacing, options.size)
-            runs[name] = run_command(path, load, options.device, options.threads)
+            runs[name] = run_command(path, load, options.model or DEFAULT, options.device, options.threads)
             rates.append(measure_rate(device, getattr(torch, probe.precision)))
             write_phantom(path, spacing, COUNTED_SIZE)
             counts[name] = count_operations(path, load, options.device)
