@@ -138,10 +138,13 @@ def score_region(evidence: Evidence, truth: Array, region: Array, scale: ScaleCo
     return quantiles(error / scale_map(evidence, scale)[region]), quantiles(error / evidence.unit)
 
 
-def covered_shares(truth: Array, output: Array, half_width: Array, foreground: Array) -> dict[str, float]:
-    """Share of the "foreground" and of its "boundary" whose truth lies within `half_width` of the output.
+def covered_shares(
+    truth: Array, output: Array, half_width: Array, foreground: Array, lesions: Array | None = None
+) -> dict[str, float]:
+    """Share of the "foreground", of its "boundary" and of "lesions" whose truth lies within `half_width` of the output.
 
-    For tables that hold finished half-widths: all four arrays are on one grid, the first three in one unit.
+    For tables that hold finished half-widths: all arrays are on one grid, the first three in one unit; `lesions` is
+    true in them, and without any they have no share.
 
     Raises:
         InputError: If shapes differ or the foreground is empty (E_PIXELS).
@@ -154,6 +157,8 @@ def covered_shares(truth: Array, output: Array, half_width: Array, foreground: A
         )
     within = np.abs(np.subtract(truth, output, dtype=np.float32)) <= half_width
     regions = {FOREGROUND: foreground, BOUNDARY: find_boundary(truth, foreground)}
+    if lesions is not None and lesions.any():
+        regions["lesions"] = lesions
     return {name: float(np.mean(within[region])) for name, region in regions.items()}
 
 

@@ -2,6 +2,7 @@
 
     covered_foreground, covered_boundary    share whose truth lies within output +- half-width, 0.9 as calibrated;
                                             the boundary is the steepest tenth of the foreground
+    covered_lesions                         the same in the lesions that the protocol put in
     half_width                              mean over the foreground, in parts of the scan's brightest tissue
 
 A scan that took part in the calibration is judged by the factor that the other subjects give. Models without a
@@ -42,7 +43,8 @@ class Promise:
             return {}
         found = half_width(self.evidence, self.mode, made.scan.contrast, left_out=scan_sha256)
         truth, inside = made.truth.array, reference.foreground
-        shares = covered_shares(truth, self.evidence.output, found.array, inside)
+        lesions = made.phantom.lesion_map > 0 if made.phantom else None
+        shares = covered_shares(truth, self.evidence.output, found.array, inside, lesions)
         width = float(np.mean(found.array[inside], dtype=np.float64)) / self.evidence.unit
         return {**{f"covered_{region}": share for region, share in shares.items()}, "half_width": width}
 

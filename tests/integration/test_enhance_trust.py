@@ -209,7 +209,7 @@ def test_an_evaluation_says_what_is_covered_without_the_scans_own_subject(tmp_pa
 
     def columns(out: str) -> dict[str, Any]:
         protocols = ["through-plane-3x"]
-        evaluate(tmp_path / "scans", protocols, tmp_path / out, model=model, baselines=["B"], device="cpu")
+        evaluate(tmp_path / "scans", protocols, tmp_path / out, model=model, baselines=["B"], device="cpu", pages=False)
         record = json.loads((tmp_path / out / "results.json").read_text())
         own, base = (next(r for r in record["subjects"] if r["method"] == m) for m in ("medld", "B"))
         assert "half_width" not in base

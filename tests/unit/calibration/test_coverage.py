@@ -134,6 +134,18 @@ def test_shares_of_a_finished_half_width_are_those_of_its_factor(head: Head) -> 
         covered_shares(head.truth, output[1:], half_width, inside)
 
 
+def test_lesions_are_covered_by_their_own_voxels_alone(head: Head) -> None:
+    inside = head.foreground
+    lesions = np.zeros(inside.shape, bool)
+    lesions[tuple(np.argwhere(inside)[:4].T)] = True
+    output = np.where(lesions, head.truth + 5, head.truth)
+    output[tuple(np.argwhere(inside)[0])] = head.truth[tuple(np.argwhere(inside)[0])]
+    shares = covered_shares(head.truth, output, np.ones_like(output), inside, lesions)
+    assert shares["lesions"] == 0.25
+    assert shares["foreground"] > 0.9
+    assert "lesions" not in covered_shares(head.truth, output, np.ones_like(output), inside, np.zeros_like(lesions))
+
+
 def test_quantiles_hold_the_shares_of_few_values_and_of_many(rng: np.random.Generator) -> None:
     for count in (1, 7, 2000, 9999):
         values = rng.standard_normal(count)
