@@ -111,7 +111,7 @@ FORMATS: dict[str, tuple[Callable[[Source, Path], None], str]] = {
 
 
 def _copy_model(source: Source, folder: Path) -> None:
-    for name in (CARD, *source.files):
+    for name in (CARD, *source.files, *source.companions):
         shutil.copyfile(source.folder / name, folder / name)
 
 

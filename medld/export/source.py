@@ -11,8 +11,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from medld.calibration.schema import FILE as CALIBRATION
 from medld.checkpoint import CARD, PARTS, SHIPPED, Model, find_model, load_model
 from medld.errors import CheckpointError
+from medld.scope import DOMAIN
 
 FIGURES = ("results.json", "validation.json", "validation.csv")
 """What `medld evaluate` and a training leave: the first of them that lies in the model folder is quoted."""
@@ -63,6 +65,11 @@ class Source:
         They may say more about people than should be published.
         """
         return tuple(_volumes_in(self.training))
+
+    @property
+    def companions(self) -> tuple[str, ...]:
+        """Names of what was measured of these weights and lies beside them: calibration, and scope."""
+        return tuple(name for name in (CALIBRATION, DOMAIN) if (self.folder / name).is_file())
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medld.build import build_networks
+from medld.calibration.schema import FILE as CALIBRATION
 from medld.checkpoint import CARD, PARTS, save_model
 from medld.config import ModelConfig
 from medld.nn.networks import Networks
+from medld.scope import DOMAIN
 from medld.training.apply import Applier
 from medld.training.draw import Drawer
 from medld.training.stages import Stage
@@ -66,7 +68,8 @@ class Average:
 def adopt(source: Path, folder: Path) -> None:
     """Make `folder` the same model as `source`; the card comes last: a half-copied model is told by its hashes."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (*sorted(source.glob("*.safetensors")), source / CARD):
+    companions = [source / name for name in (CALIBRATION, DOMAIN) if (source / name).is_file()]
+    for path in (*sorted(source.glob("*.safetensors")), *companions, source / CARD):
         temporary = folder / f"{path.name}.tmp"
         shutil.copyfile(path, temporary)
         os.replace(temporary, folder / path.name)

@@ -18,7 +18,7 @@ from monai.bundle.scripts import _get_fake_spatial_shape
 from monai.bundle.utils import DEFAULT_METADATA
 
 from medld.build import build_networks
-from medld.checkpoint import load_model, save_model
+from medld.checkpoint import SHIPPED, load_model, save_model
 from medld.cli.export import FORMATS as FORMATS_OF_THE_COMMAND
 from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
 from medld.errors import CheckpointError, ConfigError, InputError, OutputError
@@ -202,6 +202,13 @@ def test_the_bundle_holds_no_pickle_and_its_models_folder_is_a_model(bundle: Pat
     model, original = load_model(bundle / "models"), load_model(bundle.parent / "model")
     assert model.sha256 == original.sha256
     assert len(model.sha256) == 3
+
+
+def test_the_shipped_models_calibration_and_scope_go_with_it(tmp_path: Path) -> None:
+    for to, inside in (("huggingface", "."), ("monai-bundle", "models")):
+        export_model("mri", to=to, out=tmp_path / to)
+        for name in ("calibration.json", "scope.json"):
+            assert (tmp_path / to / inside / name).read_bytes() == (SHIPPED / "mri" / name).read_bytes()
 
 
 # --- the network -------------------------------------------------------------------------------------------------

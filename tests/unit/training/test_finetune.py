@@ -73,8 +73,10 @@ def test_a_model_that_learned_is_kept_and_loads(tune: Tune, start: Path, tmp_pat
 
 
 def test_a_model_that_got_worse_is_not_called_better(tune: Tune, start: Path, tmp_path: Path) -> None:
+    (start / "scope.json").write_text("{}")
     tuned = tune("steps=3", "learning_rate=0.3", "validate_every=3", "ema=0.1")
     assert not tuned.better
+    assert (tmp_path / "out/scope.json").is_file(), "what was measured of the start's weights stays true of them"
     assert tuned.table.gains[1] < tuned.table.gains[0]
     assert dict(load_model(tmp_path / "out").sha256) == dict(load_model(start).sha256)
     assert "not better" in (tmp_path / "out/README.md").read_text()
