@@ -12,8 +12,10 @@ calibration for their mode have no such columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medld.calibration import Evidence, ModeConfig, covered_shares, half_width, read_calibration
 from medld.calibration.schema import FILE
@@ -23,6 +25,8 @@ from medld.io import file_sha256
 from medld.metrics import Reference
 from medld.superres import Request, Restoration
 
+Array = NDArray[Any]
+
 
 @dataclass(frozen=True, eq=False)
 class Promise:
@@ -31,22 +35,30 @@ class Promise:
     evidence: Evidence
     mode: ModeConfig
 
-    def judge(self, reference: Reference, made: Simulated, scan_sha256: str) -> dict[str, float]:
-        """The columns; nothing where nobody but the scan's own subject was calibrated.
+    def half_width(self, made: Simulated, scan_sha256: str) -> Array | None:
+        """Of every voxel, in scanner units; None where nobody but the scan's own subject was calibrated.
 
         Args:
-            reference: The truth.
             made: What was restored.
             scan_sha256: Of the file that the truth comes from.
         """
         if not any(scan_sha256[:12] not in subject.scans for one in self.mode.bins for subject in one.subjects):
-            return {}
-        found = half_width(self.evidence, self.mode, made.scan.contrast, left_out=scan_sha256)
+            return None
+        return half_width(self.evidence, self.mode, made.scan.contrast, left_out=scan_sha256).array
+
+    def judge(self, reference: Reference, made: Simulated, width: Array) -> dict[str, float]:
+        """The columns.
+
+        Args:
+            reference: The truth.
+            made: What was restored.
+            width: As `half_width` gives it.
+        """
         truth, inside = made.truth.array, reference.foreground
         lesions = made.phantom.lesion_map > 0 if made.phantom else None
-        shares = covered_shares(truth, self.evidence.output, found.array, inside, lesions)
-        width = float(np.mean(found.array[inside], dtype=np.float64)) / self.evidence.unit
-        return {**{f"covered_{region}": share for region, share in shares.items()}, "half_width": width}
+        shares = covered_shares(truth, self.evidence.output, width, inside, lesions)
+        mean = float(np.mean(width[inside], dtype=np.float64)) / self.evidence.unit
+        return {**{f"covered_{region}": share for region, share in shares.items()}, "half_width": mean}
 
 
 def find_mode(model: Model, mode: str) -> ModeConfig | None:

@@ -136,14 +136,15 @@ def _measured(
                 lambda name, error, own=method.name: skip(error, method=own, metric=name),  # type: ignore[misc]
                 _beside(plan, case, volume.grid, method.name, output, skip),
             )
-            if output.promise is not None:
-                values |= output.promise.judge(reference, made, entry.sha256)
+            width = output.promise.half_width(made, entry.sha256) if output.promise else None
+            if output.promise and width is not None:
+                values |= output.promise.judge(reference, made, width)
         except (*UNUSABLE, RestorationError) as error:
             skip(error, method=method.name)
             continue
         if sketcher is not None and method.name in plan.sketched:
             pictured = method.name != "cubic" or plan.against == "cubic"
-            sketcher.add(method.name, output.array, pictured=pictured, samples=output.samples)
+            sketcher.add(method.name, output.array, pictured=pictured, spread=width, samples=output.samples)
         rows.append(Row(**facts, method=method.name, how=output.how, values=values, output_sha256=output.sha256))
     if sketches is not None and sketcher is not None:
         sketches.save(sketcher.finish())

@@ -207,9 +207,9 @@ def test_an_evaluation_says_what_is_covered_without_the_scans_own_subject(tmp_pa
     path = tmp_path / "scans" / "sub-a_T2w.nii.gz"
     nib.save(nib.Nifti1Image(fine, np.eye(4)), path)
 
-    def columns(out: str) -> dict[str, Any]:
+    def columns(out: str, *, pages: bool = False) -> dict[str, Any]:
         protocols = ["through-plane-3x"]
-        evaluate(tmp_path / "scans", protocols, tmp_path / out, model=model, baselines=["B"], device="cpu", pages=False)
+        evaluate(tmp_path / "scans", protocols, tmp_path / out, model=model, baselines=["B"], device="cpu", pages=pages)
         record = json.loads((tmp_path / out / "results.json").read_text())
         own, base = (next(r for r in record["subjects"] if r["method"] == m) for m in ("medld", "B"))
         assert "half_width" not in base
@@ -217,7 +217,8 @@ def test_an_evaluation_says_what_is_covered_without_the_scans_own_subject(tmp_pa
 
     assert "covered_foreground" not in columns("without")
     calibrate(model, 1e3)
-    wide = columns("wide")
+    wide = columns("wide", pages=True)
+    assert "uncertainty of medld" in (tmp_path / "wide" / "report.html").read_text()
     assert wide["covered_foreground"] == wide["covered_boundary"] == 1
     assert wide["calibration"] == file_sha256(model / "calibration.json")
     calibrate(model, 2.0, scan=file_sha256(path))
