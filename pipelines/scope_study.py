@@ -7,8 +7,8 @@ Columns: `outside`, how many numbers of the scan lie outside of the training sca
 out`, dB that the model gains over B on slices held out of the scan (W_HELD_OUT below 0); `true`, what it gains where
 the truth is known, on the middle 64 x 64 pixels; `s`, processor seconds of the check; then the first thing found.
 
-Inside: scans of val/ at 2, 4 and 6x, with noise and at 2x isotropic, the thick scans and the DICOM heads. Outside: CT said to be MR,
-DICOM of other things, textures, and one head of val/ at 4x, done something to.
+Inside: scans of val/ at 2, 4 and 6x, with noise and at 2x isotropic, the thick scans and the DICOM heads. Outside: CT
+said to be MR, DICOM of other things, textures, and one head of val/ at 4x, done something to.
 
 The margins of `symmetry` and `pixel_step` in `medld.scope.domain` were set after a first run of this table, which
 reported two heads instead of one, and not the head that was smoothed by 4 mm. Coarse isotropic scans joined the ranges
