@@ -18,6 +18,7 @@ Lengths are in fine voxels unless they say mm. Source: reference design, section
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil, prod
@@ -34,6 +35,8 @@ from medld.errors import AcquisitionError
 Profile = Literal["gaussian", "box", "slr"]
 ProfileMap = Literal["inverse", "triangle"]
 Matrix = NDArray[np.float64]
+
+END_SLICES = 2
 
 SAMPLES_PER_SLICE = 8
 """The profile grid resolves each slice eightfold: enough for every ratio that we restore."""
@@ -115,6 +118,12 @@ def triangle_matrix(fine: int, samples: int) -> Matrix:
     return np.asarray(weights / weights.sum(1, keepdims=True))
 
 
+def linear_matrix(fine: int, slices: int) -> Matrix:
+    """Linear between slice centres, constant beyond the outer ones, shape (fine, slices)."""
+    position = np.clip((np.arange(fine) + 0.5) * slices / fine - 0.5, 0, slices - 1)
+    return np.asarray(np.clip(1 - np.abs(position[:, None] - np.arange(slices)), 0, None))
+
+
 @lru_cache(maxsize=256)
 def _inverse_keys_matrix(fine: int, samples: int) -> Matrix:
     """Kept, because a training run asks for the same hundred of them again and again."""
@@ -168,6 +177,15 @@ class AxisAcquisition:
         voxels = np.arange(-self.margin, self.fine + self.margin)
         weights = profile_weights(voxels - centres[:, None], self.thickness * self.ratio, self.profile)
         return np.asarray(weights / weights.sum(1, keepdims=True))
+
+    @cached_property
+    def inner_matrix(self) -> Matrix:
+        """The slices over the fine voxels alone, shape (slices, fine), rows sum to one.
+
+        How a volume beyond whose faces nothing is known is imaged; restorations use `matrix`.
+        """
+        inside = self.matrix[:, self.margin : self.margin + self.fine]
+        return np.asarray(inside / inside.sum(1, keepdims=True))
 
     @cached_property
     def eigen(self) -> tuple[Matrix, Matrix]:
@@ -256,6 +274,11 @@ class Acquisition:
         """A: padded fine array (..., I, J, K) to slices."""
         return self._through("apply", padded)
 
+    def reimage(self, fine: Any) -> Any:
+        """A of a fine array (numpy) that goes on as it ends: what a scan of it would have been."""
+        widths = [(axis.margin, axis.margin) if axis else (0, 0) for axis in self.axes]
+        return self.apply(np.pad(fine, [(0, 0)] * (fine.ndim - 3) + widths, mode="edge"))
+
     def adjoint(self, slices: Any) -> Any:
         """A^T: slices to a padded fine array."""
         return self._through("adjoint", slices)
@@ -313,6 +336,14 @@ class Acquisition:
         if isinstance(fine, np.ndarray):
             return np.pad(fine, [(0, 0)] * (fine.ndim - 3) + widths)
         return functional.pad(fine, [width for pair in reversed(widths) for width in pair])
+
+
+def away_from_ends(shape: Sequence[int], coarse: Collection[int]) -> tuple[slice, ...]:
+    """Where a residual counts: without two slices at each end of the `coarse` axes, for these hold what lies beyond."""
+    return tuple(
+        slice(END_SLICES, -END_SLICES) if axis in coarse and size > 3 * END_SLICES else slice(None)
+        for axis, size in enumerate(shape)
+    )
 
 
 def damping_for(noise: Any) -> Any:

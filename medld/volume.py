@@ -50,6 +50,17 @@ class Volume:
         """The same volume with other values, (I, J, K)."""
         return replace(self, array=array)
 
+    def cropped(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> Volume:
+        """`shape` voxels from `start` on; a view, nothing moves in the world."""
+        i, j, k = (slice(first, first + count) for first, count in zip(start, shape, strict=True))
+        return replace(self, array=self.array[i, j, k], grid=self.grid.cropped(start, shape))
+
+    def middle(self, most: tuple[int, int, int]) -> Volume:
+        """The middle, at most so many voxels along each axis; a view."""
+        i, j, k = (min(pair) for pair in zip(self.grid.shape, most, strict=True))
+        a, b, c = ((size - kept) // 2 for size, kept in zip(self.grid.shape, (i, j, k), strict=True))
+        return self.cropped((a, b, c), (i, j, k))
+
     def permuted(self, axes: tuple[int, int, int]) -> Volume:
         """The same voxels with the array's axes in the order `axes`; a view, nothing moves in the world."""
         return replace(self, array=self.array.transpose(axes), grid=self.grid.permuted(axes))

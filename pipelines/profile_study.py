@@ -93,12 +93,8 @@ def main() -> None:
 
 def read(path: Path) -> Volume:
     """A scan, its middle if it is very large."""
-    volume, _ = read_volume(path)
-    low = [max(0, (size - LARGEST) // 2) for size in volume.grid.shape]
-    shape = [min(size, LARGEST) for size in volume.grid.shape]
-    array = volume.array[tuple(slice(a, a + n) for a, n in zip(low, shape, strict=True))]
-    grid = volume.grid.cropped((low[0], low[1], low[2]), (shape[0], shape[1], shape[2]))
-    return Volume(array.astype(np.float32), grid, volume.modality, volume.contrast)
+    volume = read_volume(path)[0].middle((LARGEST,) * 3)
+    return volume.with_array(volume.array.astype(np.float32))
 
 
 def survey(folder: Path, names: Sequence[str], noises: Sequence[float] = NOISES) -> Iterator[Case]:
@@ -221,7 +217,7 @@ def cost_of(resolver: SuperResolver, volume: Volume, shape: Profile, thickness: 
     estimate = decide(difference, 4, world, load_heads())
     gaussian = decide(difference, 4, world, load_heads(), shapes=("gaussian",))
     told = decide(difference, 4, world, load_heads(), thickness=thickness)
-    truth, scan = middle(truth), middle(scan)
+    truth, scan = (volume.middle((SIDE, SIDE, volume.grid.shape[2])) for volume in (truth, scan))
     reference = Reference(truth.array)
     known: dict[tuple[Profile, float], float] = {}
 
@@ -244,15 +240,6 @@ def cost_of(resolver: SuperResolver, volume: Volume, shape: Profile, thickness: 
     answers = (("gaussian", 1.0), (estimate.profile, estimate.thickness), ("gaussian", gaussian.thickness))
     others = [psnr(profile, tau) - right for profile, tau in (*answers, (told.profile, thickness))]
     return [right - restored(SuperResolver(), shape, thickness), *others]
-
-
-def middle(volume: Volume) -> Volume:
-    """The middle 96 x 96 pixels, all slices."""
-    low = [max(0, (size - SIDE) // 2) for size in volume.grid.shape[:2]]
-    i, j = (min(size, SIDE) for size in volume.grid.shape[:2])
-    array = np.ascontiguousarray(volume.array[low[0] : low[0] + i, low[1] : low[1] + j])
-    grid = volume.grid.cropped((low[0], low[1], 0), (i, j, volume.grid.shape[2]))
-    return Volume(array, grid, volume.modality, volume.contrast)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def main() -> None:
 def fingerprints(folder: Path, model: Model) -> Iterator[dict[str, float]]:
     """Of the scans that the model learned from, as they are, as thick slices and with coarse voxels."""
     taken: dict[str, int] = {}
-    for name in model.card["training"]["volumes"]:
+    for name in model.volumes():
         source = name[4:12]
         taken[source] = taken.get(source, 0) + 1
         if taken[source] > MOST_OF_ONE_SOURCE:
@@ -219,22 +219,13 @@ def tabulate(case: Case, model: Model, resolver: SuperResolver) -> tuple[bool, b
 
 def true_gain(truth: Volume, scan: Volume, resolver: SuperResolver) -> float:
     """dB over B on the middle pixels."""
-    fine, coarse = middle(truth), middle(scan)
+    fine, coarse = (volume.middle((SIDE, SIDE, volume.grid.shape[2])) for volume in (truth, scan))
     request = Request(choose_target(coarse.grid, spacing=fine.grid.spacing), memory_gib=MEMORY_GIB)
     reference = Reference(fine.array)
     with_model, without = (
         reference.psnr(engine.restore(coarse, request).volume.array) for engine in (resolver, SuperResolver())
     )
     return with_model - without
-
-
-def middle(volume: Volume) -> Volume:
-    """The middle 64 x 64 pixels, all slices."""
-    low = [max(0, (size - SIDE) // 2) for size in volume.grid.shape[:2]]
-    i, j = (min(size, SIDE) for size in volume.grid.shape[:2])
-    array = np.ascontiguousarray(volume.array[low[0] : low[0] + i, low[1] : low[1] + j])
-    grid = volume.grid.cropped((low[0], low[1], 0), (i, j, volume.grid.shape[2]))
-    return replace(volume, array=array, grid=grid)
 
 
 if __name__ == "__main__":

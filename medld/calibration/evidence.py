@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, gaussian_filter1d
 
-from medld.acquisition import Acquisition, along, damping_for
+from medld.acquisition import Acquisition, along, damping_for, linear_matrix
 from medld.errors import InputError
 from medld.intensity import HIGH_PASS, intensity_map
 from medld.volume import Volume
@@ -154,7 +154,7 @@ def _texture(evidence: Evidence) -> Array:
     texture = np.sqrt(power)
     for index in evidence.coarse_axes:
         fine, slices = evidence.output.shape[index], evidence.scan.shape[index]
-        texture = along(_linear_matrix(fine, slices), texture, index - 3)
+        texture = along(linear_matrix(fine, slices), texture, index - 3)
     return np.asarray(texture)
 
 
@@ -182,9 +182,3 @@ def _root_mean(power: Array) -> Array:
     for axis in range(3):
         power = gaussian_filter1d(power, BEND_REACH, axis=axis, mode="nearest")
     return np.asarray(np.sqrt(power))
-
-
-def _linear_matrix(fine: int, slices: int) -> Array:
-    """Linear interpolation of slices on the fine grid, ends clamped, shape (fine, slices)."""
-    place = np.clip((np.arange(fine) + 0.5) * slices / fine - 0.5, 0, slices - 1)
-    return np.asarray(np.clip(1 - np.abs(place[:, None] - np.arange(slices)), 0, None))

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medld.acquisition import Acquisition, AxisAcquisition, along, spline_matrix
+from medld.acquisition import Acquisition, AxisAcquisition, along, linear_matrix, spline_matrix
 from medld.evaluation.protocol import ProtocolConfig
 from medld.evaluation.simulate import sinc_matrix
 from medld.intensity import estimate_noise, intensity_map
@@ -48,12 +48,6 @@ def nearest_matrix(fine: int, slices: int) -> Matrix:
     """Of each fine voxel the slice that its centre lies in, shape (fine, slices)."""
     index = np.floor((np.arange(fine) + 0.5) * slices / fine + TIE).astype(int)
     return np.asarray(np.eye(slices)[np.minimum(index, slices - 1)])
-
-
-def linear_matrix(fine: int, slices: int) -> Matrix:
-    """Linear between slice centres, constant beyond the outer ones, shape (fine, slices)."""
-    position = np.clip(slice_positions(fine, slices), 0, slices - 1)
-    return np.asarray(np.clip(1 - np.abs(position[:, None] - np.arange(slices)), 0, None))
 
 
 def cubic_matrix(fine: int, slices: int) -> Matrix:

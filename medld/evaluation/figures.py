@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medld.acquisition import along
+from medld.acquisition import along, away_from_ends
 from medld.errors import ConfigError, InputError
 from medld.evaluation.protocol import ProtocolConfig
 from medld.evaluation.simulate import Simulated, protocol_matrix
 from medld.metrics import METRICS, Facts, Metric, Reference
-from medld.superres.resolver import END_SLICES
 
 ALL = "all"
 FOREGROUND = ("psnr_foreground", "ssim_foreground")
@@ -126,10 +125,7 @@ def gather(
 ) -> Facts:
     """What the metrics need beside truth and output."""
     is_reimaged = any("reimaged" in metric.needs for metric in metrics)
-    inner = tuple(
-        slice(END_SLICES, -END_SLICES) if axis in protocol.coarse_axes and size > 3 * END_SLICES else slice(None)
-        for axis, size in enumerate(made.scan.grid.shape)
-    )
+    inner = away_from_ends(made.scan.grid.shape, protocol.coarse_axes)
     i, j, k = (ratio_along(made, axis) for axis in range(3))
     return Facts(
         spacing=made.truth.grid.spacing,

@@ -69,8 +69,8 @@ def image(truth: Volume, protocol: ProtocolConfig, key: str = "") -> Simulated:
     """As `simulate`, with the noise that was added."""
     fine, coarse = _counts(truth, protocol)
     i, j, k = fine
-    array = truth.array[:i, :j, :k].astype(np.float32, order="C")
-    cut = Volume(array, truth.grid.cropped((0, 0, 0), (i, j, k)), truth.modality, truth.contrast)
+    cut = truth.cropped((0, 0, 0), (i, j, k))
+    cut = Volume(cut.array.astype(np.float32, order="C"), cut.grid, truth.modality, truth.contrast)
     phantom = None
     if protocol.lesions is not None:
         cut, phantom = put_lesions(cut, protocol.lesions, key)
@@ -109,16 +109,7 @@ def protocol_matrix(protocol: ProtocolConfig, fine: int, slices: int, slice_spac
     """How the protocol's slices, `slice_spacing` mm apart, weigh `fine` voxels: (slices, fine), rows sum to one."""
     if protocol.profile == "sinc":
         return sinc_matrix(fine, slices)
-    return slice_matrix(AxisAcquisition(fine, slices, protocol.thickness_in(slice_spacing), protocol.profile))
-
-
-def slice_matrix(axis: AxisAcquisition) -> np.ndarray:
-    """An acquisition's slices over its fine voxels alone, shape (slices, fine), rows sum to one.
-
-    Unlike the matrix that a restoration uses it has no margin: beyond the truth's faces nothing is known.
-    """
-    inside = axis.matrix[:, axis.margin : axis.margin + axis.fine]
-    return np.asarray(inside / inside.sum(1, keepdims=True))
+    return AxisAcquisition(fine, slices, protocol.thickness_in(slice_spacing), protocol.profile).inner_matrix
 
 
 def sinc_matrix(fine: int, slices: int) -> np.ndarray:

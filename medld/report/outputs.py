@@ -27,8 +27,6 @@ __all__ = ["examine_output", "read_output", "read_record", "reimage"]
 
 Record = Mapping[str, Any]
 
-END_SLICES = 2
-"""Slices at each end that a residual leaves out, as the record's does: what lies beyond the volume is in them."""
 SAME = 1e-3
 """Relative: the record's residual and that of the files differ by rounding alone."""
 QUANTILES = (0.5, 0.9, 0.99)
@@ -114,12 +112,10 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 def _with_scan(report: ScanReport, output: Volume, scan: Volume) -> ScanReport:
     """The report with what the scan adds."""
+    from medld.acquisition import away_from_ends
+
     difference = reimage(output, scan, report.record) - scan.array
-    axes = report.record["scan"]["restored_axes"]
-    inner = tuple(
-        slice(END_SLICES, -END_SLICES) if axis in axes and size > 3 * END_SLICES else slice(None)
-        for axis, size in enumerate(scan.grid.shape)
-    )
+    inner = away_from_ends(scan.grid.shape, report.record["scan"]["restored_axes"])
     residual = float(np.sqrt(np.mean(np.square(difference[inner], dtype=np.float64))))
     recorded, notes = report.record["consistency"]["residual_rms"], report.notes
     if abs(residual - recorded) > SAME * max(residual, recorded):
@@ -148,9 +144,7 @@ def reimage(output: Volume, scan: Volume, record: Record) -> np.ndarray:
         return AxisAcquisition(output.grid.shape[axis], scan.grid.shape[axis], spacings, profile)
 
     acquisition = Acquisition((one(0), one(1), one(2)), slice_axis=axes[0])
-    margins = [(axis.margin, axis.margin) if axis else (0, 0) for axis in acquisition.axes]
-    padded = np.pad(np.asarray(output.array, dtype=np.float32), margins, mode="edge")
-    return np.asarray(acquisition.apply(padded), dtype=np.float32)
+    return np.asarray(acquisition.reimage(np.asarray(output.array, dtype=np.float32)))
 
 
 def measure_edges(volume: Volume) -> Edges:

@@ -8,12 +8,12 @@ is one of ratio 2 at twice the spacing, so its gain in dB is not that of the res
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medld.acquisition import AxisAcquisition
+from medld.acquisition import END_SLICES, AxisAcquisition, along
 from medld.geometry import Grid
 from medld.intensity import TISSUE, intensity_map
 from medld.volume import Volume
@@ -28,7 +28,6 @@ SHARE = 0.05
 
 SMALLEST_SIDE, LARGEST_SIDE, ALIGN = 48, 96, 4
 FEWEST_SLICES = 12
-END_SLICES = 2
 BLOCK = 12  # pixels
 
 
@@ -50,14 +49,10 @@ def hold_out(scan: Volume, axis: int) -> HeldOut | None:
     side = int((2 * SHARE * sizes[0] * sizes[1]) ** 0.5) // ALIGN * ALIGN
     side = min(max(side, SMALLEST_SIDE), LARGEST_SIDE, *sizes)
     start, shape = _place(scan, axis, side, slices)
-    array = np.asarray(scan.array[tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))], dtype=np.float32)
-    truth = Volume(array, scan.grid.cropped(start, shape), scan.modality, scan.contrast)
-    acquisition = AxisAcquisition(slices, slices // 2)
-    matrix = acquisition.matrix[:, acquisition.margin : -acquisition.margin]
-    matrix = (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
-    coarse = np.moveaxis(np.tensordot(matrix, array, (1, axis)), 0, axis)
-    grid = truth.grid.with_shape(coarse.shape)
-    return HeldOut(truth, Volume(np.ascontiguousarray(coarse), grid, scan.modality, scan.contrast), axis)
+    truth = scan.cropped(start, shape)
+    truth = truth.with_array(np.asarray(truth.array, dtype=np.float32))
+    coarse = along(AxisAcquisition(slices, slices // 2).inner_matrix, truth.array, axis - 3)
+    return HeldOut(truth, replace(truth, array=coarse, grid=truth.grid.with_shape(coarse.shape)), axis)
 
 
 def _place(scan: Volume, axis: int, side: int, slices: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

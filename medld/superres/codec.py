@@ -215,8 +215,7 @@ def _scan_of(volume: Volume, latent: Latent) -> Any:
             f"expected the scan of the latent, on a grid of {latent.coarse.shape} or {latent.fine.shape} voxels in the "
             f"same place, got one of {volume.grid.shape}"
         )
-    one = _acquisition(latent)
-    return Acquisition((None, None, one)).apply(np.pad(array, ((0, 0), (0, 0), (one.margin, one.margin)), mode="edge"))
+    return Acquisition((None, None, _acquisition(latent))).reimage(array)
 
 
 def _check_alike(first: Volume, second: Volume) -> None:

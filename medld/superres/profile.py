@@ -203,9 +203,7 @@ def _imaging(pixels: int, ratio: float, profile: Profile, thickness: float) -> M
     """Slices of `ratio` pixels over a row of pixels, whole slices only, shape (slices, pixels), rows sum to one."""
     slices = int(pixels / ratio + 1e-6)
     axis = AxisAcquisition(min(pixels, max(slices, round(slices * ratio))), slices, thickness, profile)
-    inside = axis.matrix[:, axis.margin : axis.margin + axis.fine]
-    inside = inside / inside.sum(1, keepdims=True)
-    return np.asarray(np.pad(inside, ((0, 0), (0, pixels - axis.fine))))
+    return np.asarray(np.pad(axis.inner_matrix, ((0, 0), (0, pixels - axis.fine))))
 
 
 @lru_cache(maxsize=32)

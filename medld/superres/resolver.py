@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medld.acquisition import SMALLEST_LAMBDA, Acquisition, along, damping_for
+from medld.acquisition import SMALLEST_LAMBDA, Acquisition, along, away_from_ends, damping_for, linear_matrix
 from medld.diffusion.stochastic import evaluations
 from medld.errors import InputError, RestorationError
 from medld.geometry import Grid
@@ -40,7 +40,6 @@ WHOLE_SHARE = 2.0
 """Networks that cannot be tiled keep copies for their norms and skips: 1.6 to 1.9 times these bytes were seen."""
 
 PROGRAM_GIB = 0.7
-END_SLICES = 2
 """Slices at each end that residuals leave out: what lies beyond the field of view is in them."""
 
 Progress = Callable[[float], None]
@@ -137,12 +136,8 @@ class SuperResolver:
         """How far `output`, imaged again, is from `scan`; `noise` in scanner units, 0 if unknown."""
         acquisition = request.acquisition(scan.grid)
         x, y = (np.asarray(v.array, dtype=np.float32) for v in (output, scan))
-        margins = [(axis.margin, axis.margin) if axis else (0, 0) for axis in acquisition.axes]
-        difference = acquisition.apply(np.pad(x, margins, mode="edge")) - y
-        inner = tuple(
-            slice(END_SLICES, -END_SLICES) if axis and size > 3 * END_SLICES else slice(None)
-            for axis, size in zip(acquisition.axes, y.shape, strict=True)
-        )
+        difference = acquisition.reimage(x) - y
+        inner = away_from_ends(y.shape, request.target.axes)
         rms = float(np.sqrt(np.mean(np.square(difference[inner], dtype=np.float64))))
         largest = float(np.abs(difference[inner]).max())
         return Residual(rms, largest, rms / noise if noise > 0 else None, rms / float(np.ptp(y)))
@@ -283,12 +278,6 @@ class _Job:
             return fine
         support = (scan > 0).float()
         for axis in self.request.target.axes:
-            matrix = _linear_matrix(self.request.target.grid.shape[axis], scan.shape[axis + 2])
+            matrix = linear_matrix(self.request.target.grid.shape[axis], scan.shape[axis + 2])
             support = along(matrix, support, axis - 3)
         return torch.where(support > 0, fine.clamp(min=0), torch.zeros_like(fine))
-
-
-def _linear_matrix(fine: int, slices: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Linear interpolation of the slices on the fine grid, ends clamped, shape (fine, slices)."""
-    position = np.clip((np.arange(fine) + 0.5) * slices / fine - 0.5, 0, slices - 1)
-    return np.asarray(np.clip(1 - np.abs(position[:, None] - np.arange(slices)), 0, None))

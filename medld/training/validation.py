@@ -102,9 +102,7 @@ def imaged(fine: Fine, ratio: float) -> tuple[Volume, Volume]:
     length = round(slices * ratio)
     array = _scanner_units(fine.array[..., :length], fine.modality)
     grid = Grid(array.shape, np.diag([*fine.spacing, 1.0]))
-    acquisition = AxisAcquisition(length, slices)
-    inside = acquisition.matrix[:, acquisition.margin : -acquisition.margin]
-    scan = along(inside / inside.sum(1, keepdims=True), array, -1)
+    scan = along(AxisAcquisition(length, slices).inner_matrix, array, -1)
     truth = Volume(array, grid, modality=fine.modality, contrast=fine.contrast)  # type: ignore[arg-type]
     return truth, Volume(scan, grid.with_shape(scan.shape), modality=fine.modality, contrast=fine.contrast)  # type: ignore[arg-type]
 

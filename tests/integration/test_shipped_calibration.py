@@ -51,10 +51,7 @@ def test_it_knows_every_ratio_of_thick_slices_and_coarse_voxels_at_2x(mode: Mode
 
 def middle_of(path: Path) -> Volume:
     """The middle of a scan."""
-    volume, _ = read_volume(path)
-    i, j, k = ((n - CROP) // 2 for n in volume.grid.shape)
-    grid = volume.grid.cropped((i, j, k), (CROP, CROP, CROP))
-    return replace(volume, array=volume.array[i : i + CROP, j : j + CROP, k : k + CROP], grid=grid)
+    return read_volume(path)[0].middle((CROP,) * 3)
 
 
 @pytest.mark.data

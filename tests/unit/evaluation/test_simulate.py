@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from medld.acquisition import AxisAcquisition
 from medld.errors import InputError
 from medld.evaluation.protocol import ProtocolConfig, load_protocol
-from medld.evaluation.simulate import image, simulate, sinc_matrix, slice_matrix
+from medld.evaluation.simulate import image, simulate, sinc_matrix
 from medld.geometry import Grid
 from medld.volume import Modality, Volume
 
@@ -106,7 +106,7 @@ def test_what_is_cut_off_does_not_enter() -> None:
 
 
 def test_rows_weigh_tissue_inside_the_truth_alone() -> None:
-    matrix = slice_matrix(AxisAcquisition(42, 12))
+    matrix = AxisAcquisition(42, 12).inner_matrix
     assert matrix.shape == (12, 42)
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-12)
     np.testing.assert_allclose(matrix, matrix[::-1, ::-1], atol=1e-14)
