@@ -18,14 +18,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 from dicom_factory import PATIENT, edit, leaks, make_enhanced, make_series, set_tag, truth
+from tiny_model import save_tiny_model
 
 import medld
-from medld.build import build_networks
-from medld.checkpoint import save_model
 from medld.cli import main
-from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
 from medld.io import read_header, read_volume
 from medld.io.dicom import list_series, read_series
 
@@ -69,21 +66,7 @@ def as_read(path: Path, number: int = 0) -> Any:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder whose networks do something, if nothing sensible."""
-    network = NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8)
-    autoencoder = AutoencoderConfig(width=4, encoder_blocks=1, decoder_blocks=1, embedding=8)
-    config = ModelConfig(one_step=network, autoencoder=autoencoder, denoiser=network)
-    networks = build_networks(config)
-    generator = torch.Generator().manual_seed(0)
-    states = {}
-    for part in ("one_step", "autoencoder", "denoiser"):
-        module = getattr(networks, part)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-        states[part] = module.state_dict()
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(folder, config, states, {"summary": "random"})
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", summary="random")
 
 
 class TestOneSeries:

@@ -10,12 +10,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 from calibration_heads import SCALE
 from dicom_factory import make_series
 from scipy.ndimage import gaussian_filter
+from tiny_model import save_tiny_model
 
-from medld.build import build_networks
 from medld.calibration import (
     LEVELS,
     BinConfig,
@@ -25,15 +24,12 @@ from medld.calibration import (
     SubjectConfig,
     write_calibration,
 )
-from medld.checkpoint import load_model, save_model
+from medld.checkpoint import load_model
 from medld.cli import main
-from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
 from medld.evaluation import evaluate
 from medld.intensity import intensity_map
 from medld.io import file_sha256
 
-NETWORK = NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8)
-AUTOENCODER = AutoencoderConfig(width=4, encoder_blocks=1, decoder_blocks=1, embedding=8)
 SAMPLED = ("--mode", "detail", "--steps", 2, "--samples")
 
 
@@ -55,19 +51,7 @@ def calibrate(folder: Path, factor: float = 2.0, *, contrast: str = "T2w", sampl
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A model folder whose networks do something, if nothing sensible; not calibrated."""
-    config = ModelConfig(one_step=NETWORK, autoencoder=AUTOENCODER, denoiser=NETWORK)
-    networks = build_networks(config)
-    generator = torch.Generator().manual_seed(0)
-    states = {}
-    for part in ("one_step", "autoencoder", "denoiser"):
-        module = getattr(networks, part)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-        states[part] = module.state_dict()
-    folder = tmp_path / "models" / "tiny"
-    save_model(folder, config, states, {"summary": "random"})
-    return folder
+    return save_tiny_model(tmp_path / "models" / "tiny", summary="random")
 
 
 @pytest.fixture

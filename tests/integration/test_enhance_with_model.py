@@ -8,33 +8,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
+from tiny_model import save_tiny_model
 
-from medld.build import build_networks
-from medld.checkpoint import save_model
 from medld.cli import main
-from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
-
-NETWORK = NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8)
-AUTOENCODER = AutoencoderConfig(width=4, encoder_blocks=1, decoder_blocks=1, embedding=8)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder whose networks do something, if nothing sensible."""
-    config = ModelConfig(one_step=NETWORK, autoencoder=AUTOENCODER, denoiser=NETWORK)
-    networks = build_networks(config)
-    generator = torch.Generator().manual_seed(0)
-    states = {}
-    for part in ("one_step", "autoencoder", "denoiser"):
-        module = getattr(networks, part)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-        states[part] = module.state_dict()
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(folder, config, states, {"summary": "random"})
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", summary="random")
 
 
 @pytest.fixture

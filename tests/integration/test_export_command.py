@@ -13,31 +13,18 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
+from tiny_model import ONE_STEP, save_tiny_model
 
-from medld.build import build_networks
-from medld.checkpoint import save_model
 from medld.cli import main
-from medld.config import ModelConfig, NetworkConfig
 from medld.errors import InputError
 from medld.export.bundle import Enhancer
 from medld.report import RESEARCH_USE
-
-NETWORK = NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model whose network does something."""
-    config = ModelConfig(one_step=NETWORK)
-    network = build_networks(config).one_step
-    assert network is not None
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(folder, config, {"one_step": network.state_dict()}, {"name": "tiny"})
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", ONE_STEP, name="tiny")
 
 
 @pytest.fixture(scope="module")

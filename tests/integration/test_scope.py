@@ -8,31 +8,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
+from tiny_model import ONE_STEP, save_tiny_model
 
-from medld.build import build_networks
-from medld.checkpoint import save_model
 from medld.cli import main
-from medld.config import ModelConfig, NetworkConfig
 from medld.io import read_volume
 from medld.scope import DOMAIN, Domain, take_fingerprint
-
-NETWORK = NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8)
 
 
 @pytest.fixture(scope="module")
 def harmful(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with a network that answers nonsense."""
-    config = ModelConfig(one_step=NETWORK)
-    network = build_networks(config).one_step
-    assert network is not None
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    folder = tmp_path_factory.mktemp("models") / "harmful"
-    save_model(folder, config, {"one_step": network.state_dict()}, {"summary": "random"})
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "harmful", ONE_STEP, shaken=0.2, summary="random")
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from fine_scans import make_head, make_volume, save_cohort, save_scan
+from tiny_model import NETWORK, save_tiny_model
 
 from medld.build import build_networks
 from medld.checkpoint import save_model
-from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
+from medld.config import ModelConfig
 from medld.errors import ConfigError, OutputError
 from medld.evaluation import evaluate, load_protocol
 from medld.evaluation.figures import choose_metrics, reimage, unseen
@@ -21,8 +21,6 @@ from medld.evaluation.labels import by_bids, make_label_maps
 from medld.evaluation.simulate import image
 from medld.io import read_volume
 
-NETWORK = NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8)
-AUTOENCODER = AutoencoderConfig(width=4, encoder_blocks=1, decoder_blocks=1, embedding=8)
 SCAN = "sub-01_T1w.nii.gz"
 
 
@@ -53,17 +51,7 @@ def test_what_slices_see_and_what_they_do_not_add_up_at_right_angles(name: str) 
 @pytest.fixture(scope="module")
 def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that draws samples, if no sensible ones."""
-    config = ModelConfig(one_step=NETWORK, autoencoder=AUTOENCODER, denoiser=NETWORK)
-    networks, generator, states = build_networks(config), torch.Generator().manual_seed(0), {}
-    for part in ("one_step", "autoencoder", "denoiser"):
-        module = getattr(networks, part)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-        states[part] = module.state_dict()
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(folder, config, states, {"summary": "random"})
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", summary="random")
 
 
 def test_samples_agree_where_the_scan_was_measured_and_differ_elsewhere(latent: Path, tmp_path: Path) -> None:
