@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,23 @@ class Model:
     sha256: Mapping[str, str]
     card: Mapping[str, Any]
     folder: Path | None = None
+
+    def volumes(self, *parts: str) -> tuple[str, ...]:
+        """Names of the volumes that these parts, or all, learned from, or the model did that it started from; sorted.
+
+        They may say more about people than should be published.
+        """
+        training = self.card.get("training")
+        stated = training.get("parts", {}) if isinstance(training, dict) else {}
+        told = [stated.get(part) for part in parts]
+        return tuple(sorted(set(_volumes_in(told if told and all(told) else training))))
+
+
+def _volumes_in(training: Any) -> Iterator[str]:
+    """All that stands under "volumes", however deep."""
+    for part in training if isinstance(training, list) else [training]:
+        for key, value in part.items() if isinstance(part, dict) else ():
+            yield from map(str, value) if key == "volumes" and isinstance(value, list) else _volumes_in(value)
 
 
 def list_models() -> list[str]:

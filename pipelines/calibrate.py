@@ -1,18 +1,18 @@
 """Calibrate a model: how far its values are from the truth, from held-out scans to `calibration.json` and a table.
 
-    python pipelines/calibrate.py SCANS... --fit SCANS... --out OUT [--model NAME|DIR] [--lesions] [--test SCANS...]
+    python pipelines/calibrate.py SCANS... --fit SCANS... --out OUT [--model NAME|DIR] [--test SCANS...]
     python pipelines/calibrate.py data/val data/train --files 'sub-ds002748*_T1w*' --fit data/train/sub-a_T1w.nii.gz \\
         --out calibrated --mode detail --samples 8 --model DIR
 
 SCANS are fine volumes, as files or folders. Each is imaged through thick slices by every protocol, restored and
 compared with itself: those of --fit give the scale, the others the factors of each subject (medld.calibration.conformal
-says what is promised, and to whom). Scans whose names stand in `model.json` were learned, so that they do not
+says what is promised, and to whom). Scans that the networks of the mode learned from, by `model.json`, do not
 calibrate; nor do subjects of --fit.
 
 OUT gets coverage.csv, with every restoration by the factor that the other subjects give, and calibration.json, to be
 put beside the weights; one that is there already for these weights keeps its other modes. Scans of --test, of other
-sites or by other protocols, are judged in the same way and change nothing. --lesions restores each scan again with
-spheres and rods in it and says how many of their voxels are covered. What --keep has is not restored again.
+sites or by other protocols, are judged in the same way and change nothing. What --keep has is not restored again. How
+lesions are covered `medld evaluate --protocol through-plane-4x-lesions` says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import argparse
 import csv
 import fnmatch
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -45,10 +45,8 @@ from medld.calibration import (
     leave_one_out,
     read_calibration,
     score,
-    score_region,
     write_calibration,
 )
-from medld.calibration.coverage import LESIONS
 from medld.checkpoint import DEFAULT, Model, load_model
 from medld.dataset import subject_of
 from medld.errors import ConfigError
@@ -56,15 +54,13 @@ from medld.evaluation import ProtocolConfig, load_protocol
 from medld.evaluation.methods import request_for
 from medld.evaluation.simulate import Simulated, image
 from medld.io import SUFFIXES, file_sha256, read_volume, split_suffix
-from medld.metrics import find_foreground, insert_lesions, lesion_map, plan_lesions
-from medld.metrics.lesions import DIAMETERS
+from medld.metrics import find_foreground
 from medld.superres import Request, SuperResolver
-from medld.volume import Volume
 
 PROTOCOLS = (*(f"through-plane-{ratio}x" for ratio in (2, 3, 4, 5, 6, 8)), "isotropic-2x")
 NOISY = tuple(f"through-plane-{ratio}x-noise2" for ratio in (2, 4, 6))
 SAMPLING = ("texture", "bend", "spread")
-REGIONS = ("foreground", "boundary", LESIONS)
+REGIONS = ("foreground", "boundary")
 
 
 @dataclass(frozen=True)
@@ -78,28 +74,14 @@ class Bench:
     crop: int | None
     keep: Path | None
 
-    def restore(self, path: Path, config: ProtocolConfig, lesions: Sequence[float] = ()) -> tuple[Evidence, Any, Any]:
-        """One scan by one protocol: the restoration, its truth, and where lesions were put (None without)."""
-        volume, places = self._read(path), None
-        if lesions:
-            volume, places = with_lesions(volume, lesions)
-        made = image(volume, config, path.name)
-        request = replace(request_for(made, config, self.mode), samples=self.samples)
-        kept = self._outputs(f"{split_suffix(path)[0]}__{config.name}{'__lesions' * bool(lesions)}", made, request)
-        acquisition, noise = request.acquisition(made.scan.grid), float(kept["noise"])
-        evidence = Evidence.of(made.scan, kept["output"], acquisition, noise, kept.get("spread"))
-        shape = made.truth.array.shape
-        return evidence, made.truth.array, None if places is None else places[tuple(slice(n) for n in shape)]
-
-    def _read(self, path: Path) -> Volume:
+    def restore(self, path: Path, config: ProtocolConfig) -> tuple[Evidence, Any]:
+        """One scan by one protocol: the restoration and its truth."""
         volume, _ = read_volume(path)
-        if self.crop is None:
-            return volume
-        starts = [max((n - self.crop) // 2, 0) for n in volume.grid.shape]
-        sizes = [min(self.crop, n) for n in volume.grid.shape]
-        i, j, k = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
-        grid = volume.grid.cropped((i.start, j.start, k.start), (sizes[0], sizes[1], sizes[2]))
-        return replace(volume, array=volume.array[i, j, k], grid=grid)
+        made = image(volume if self.crop is None else volume.middle((self.crop,) * 3), config, path.name)
+        request = replace(request_for(made, config, self.mode), samples=self.samples)
+        kept = self._outputs(f"{split_suffix(path)[0]}__{config.name}", made, request)
+        acquisition, noise = request.acquisition(made.scan.grid), float(kept["noise"])
+        return Evidence.of(made.scan, kept["output"], acquisition, noise, kept.get("spread")), made.truth.array
 
     def _outputs(self, name: str, made: Simulated, request: Request) -> dict[str, Any]:
         """Output, noise and, with samples, their spread; from `keep` if they are of this model and scan."""
@@ -124,14 +106,6 @@ class Bench:
         return found
 
 
-def with_lesions(volume: Volume, diameters: Sequence[float]) -> tuple[Volume, Any]:
-    """A volume with planned lesions in it, and the voxels that they fill."""
-    spacing = volume.grid.spacing
-    planned = plan_lesions(volume.array, find_foreground(volume.array), spacing, diameters=diameters)
-    inserted = volume.with_array(insert_lesions(volume.array, planned, spacing))
-    return inserted, lesion_map(volume.grid.shape, spacing, planned) > 0
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Restore, fit, calibrate, test, write."""
     options = parse_options(argv)
@@ -139,7 +113,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     resolver = SuperResolver(model, device=options.device, threads=options.threads)
     bench = Bench(model, resolver, options.mode, options.samples, options.crop, options.keep)
     fitting = find_files(options.fit, "*")
-    calibrating = held_out(find_files(options.scans, options.files), fitting, model)
+    realism, steps = model.networks.position(options.mode)
+    weights = weights_of(model, alone=not realism and options.samples == 1)
+    calibrating = held_out(find_files(options.scans, options.files), fitting, model.volumes(*parts_of(weights)))
     testing = find_files(options.test, options.files)
     protocols, tests = ([load_protocol(n) for n in names] for names in (options.protocol, options.test_protocol))
     print(f"{len(fitting)} scans for the scale, {len(calibrating)} to calibrate, {len(testing)} to test", flush=True)
@@ -147,13 +123,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     features = options.features or (SAMPLING if options.samples > 1 else SAMPLING[:2])
     scale = fit(bench, fitting, [*protocols, *map(load_protocol, options.fit_protocol)], features)
     print(f"scale: {scale.model_dump_json()}", flush=True)
-    lesions = DIAMETERS if options.lesions == [] else options.lesions or ()
-    scores = score_all(bench, calibrating, protocols, scale, lesions)
+    scores = score_all(bench, calibrating, protocols, scale)
     others = score_all(bench, testing, tests or protocols, scale)
 
-    realism, steps = model.networks.position(options.mode)
     mode = ModeConfig(
-        weights=weights_of(model, alone=not realism and options.samples == 1),
+        weights=weights,
         realism=realism,
         steps=steps,
         samples=options.samples,
@@ -184,6 +158,11 @@ def weights_of(model: Model, *, alone: bool) -> dict[str, str]:
     return {name: sha for name, sha in model.sha256.items() if not is_one_step or name == "one_step.safetensors"}
 
 
+def parts_of(weights: Iterable[str]) -> list[str]:
+    """The networks that weight files are of."""
+    return [name.removesuffix(".safetensors") for name in weights]
+
+
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,7 +181,6 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--level", type=float, default=LEVEL, choices=LEVELS, help="of the table; the file has them all"
     )
-    parser.add_argument("--lesions", nargs="*", type=float, metavar="MM", help="diameters; none: 2 to 8 mm")
     parser.add_argument("--cohort", default="", help="whose scans these are, in a sentence")
     parser.add_argument("--crop", type=int, help="only the middle of each scan, voxels along each axis")
     parser.add_argument("--keep", type=Path, help="folder for restorations")
@@ -220,9 +198,8 @@ def find_files(places: Sequence[Path], pattern: str) -> list[Path]:
     return [path for path in found if path.name.lower().endswith(tuple(SUFFIXES))]
 
 
-def held_out(paths: Sequence[Path], taken: Sequence[Path], model: Model) -> list[Path]:
-    """Those whose subjects are not `taken` and which the model did not learn."""
-    learned = set(model.card.get("training", {}).get("volumes", ()))
+def held_out(paths: Sequence[Path], taken: Sequence[Path], learned: Sequence[str]) -> list[Path]:
+    """Those whose subjects are not `taken` and which were not `learned` from."""
     subjects = {subject_of(path) for path in taken}
     free = [path for path in paths if subject_of(path) not in subjects]
     return [path for path in free if split_suffix(path)[0] not in learned]
@@ -235,34 +212,23 @@ def fit(
     samples = []
     for config in protocols:
         for path in paths:
-            evidence, truth, _ = bench.restore(path, config)
+            evidence, truth = bench.restore(path, config)
             samples.append(draw_sample(evidence, truth, find_foreground(truth), features))
             print(f"fit    {config.name}  {path.name}", flush=True)
     return fit_scale(samples, features)
 
 
 def score_all(
-    bench: Bench,
-    paths: Sequence[Path],
-    protocols: Sequence[ProtocolConfig],
-    scale: ScaleConfig,
-    lesions: Sequence[float] = (),
+    bench: Bench, paths: Sequence[Path], protocols: Sequence[ProtocolConfig], scale: ScaleConfig
 ) -> list[Scores]:
-    """Every scan by every protocol, with a region of lesions if asked for."""
+    """Every scan by every protocol."""
     scores = []
     for config in protocols:
         for path in paths:
             volume, _ = read_volume(path)
             case = Case(split_suffix(path)[0], subject_of(path), volume.contrast, config.name, file_sha256(path))
-            evidence, truth, _ = bench.restore(path, config)
-            one = score(case, evidence, truth, find_foreground(truth), scale)
-            if lesions:
-                evidence, truth, places = bench.restore(path, config, lesions)
-                scaled, constant = score_region(evidence, truth, places, scale)
-                one = replace(
-                    one, regions={**one.regions, LESIONS: scaled}, constant={**one.constant, LESIONS: constant}
-                )
-            scores.append(one)
+            evidence, truth = bench.restore(path, config)
+            scores.append(score(case, evidence, truth, find_foreground(truth), scale))
             print(f"score  {config.name}  {path.name}", flush=True)
     return scores
 
@@ -284,12 +250,11 @@ def write_rows(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
 
 def tabulate(rows: Sequence[tuple[str, Row]]) -> Iterator[str]:
     """Means over subjects with their spread, as Markdown, in percent; half-widths in percent of the scan's unit."""
-    yield "| protocol | scans | foreground | lowest | boundary | lesions | half-width | constant | its boundary | r |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "| protocol | scans | foreground | lowest | boundary | half-width | constant | its boundary | r |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for key in dict.fromkeys((row.case.protocol, how, row.case.contrast) for how, row in rows):
         part = [row for how, row in rows if (row.case.protocol, how, row.case.contrast) == key]
         inside = [row.covered["foreground"] for row in part]
-        lesions = [row.covered[LESIONS] for row in part if LESIONS in row.covered]
         spread = f" ± {100 * stdev(inside):.1f}" if len(part) > 1 else ""
         cells = [
             key[0],
@@ -297,7 +262,6 @@ def tabulate(rows: Sequence[tuple[str, Row]]) -> Iterator[str]:
             f"{100 * mean(inside):.1f}{spread}",
             f"{100 * min(inside):.1f}",
             f"{100 * mean(row.covered['boundary'] for row in part):.1f}",
-            f"{100 * mean(lesions):.1f}" if lesions else "",
             f"{100 * mean(row.half_width for row in part):.2f}",
             f"{100 * mean(row.constant_half_width for row in part):.2f}",
             f"{100 * mean(row.constant['boundary'] for row in part):.1f}",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from medld.calibration.apply import HalfWidth, Trust, agreement_limit, find_trust, half_width, local_contrast
 from medld.calibration.conformal import LEVEL, LEVELS, factors_of, find_factor
-from medld.calibration.coverage import Case, Row, Scores, covered_shares, judge, leave_one_out, score, score_region
+from medld.calibration.coverage import Case, Row, Scores, covered_shares, judge, leave_one_out, score
 from medld.calibration.evidence import Evidence
 from medld.calibration.gather import gather_bins
 from medld.calibration.rings import agreement, ring_correlation
@@ -58,6 +58,5 @@ __all__ = [
     "ring_correlation",
     "scale_map",
     "score",
-    "score_region",
     "write_calibration",
 ]

@@ -1,6 +1,6 @@
 """Coverage: what a calibration is worth on scans whose truth is known.
 
-For one restoration, over its foreground, at the tissue boundaries in it and in lesions that were put in:
+For one restoration, over its foreground, at the tissue boundaries in it and, of a finished half-width, in lesions:
 
     covered        share of the region's voxels whose truth lies in the interval
     half-width     mean over the foreground, in parts of the scan's unit
@@ -127,17 +127,6 @@ def score(case: Case, evidence: Evidence, truth: Array, foreground: Array, scale
     )
 
 
-def score_region(evidence: Evidence, truth: Array, region: Array, scale: ScaleConfig) -> tuple[Array, Array]:
-    """Quantiles of |error| / scale, and of |error| in units, over a region such as lesions that were put in.
-
-    Raises:
-        InputError: If shapes differ or the region is empty (E_PIXELS).
-    """
-    check_truth(evidence, truth, region)
-    error = np.abs(np.subtract(truth, evidence.output, dtype=np.float32))[region]
-    return quantiles(error / scale_map(evidence, scale)[region]), quantiles(error / evidence.unit)
-
-
 def covered_shares(
     truth: Array, output: Array, half_width: Array, foreground: Array, lesions: Array | None = None
 ) -> dict[str, float]:
@@ -158,7 +147,7 @@ def covered_shares(
     within = np.abs(np.subtract(truth, output, dtype=np.float32)) <= half_width
     regions = {FOREGROUND: foreground, BOUNDARY: find_boundary(truth, foreground)}
     if lesions is not None and lesions.any():
-        regions["lesions"] = lesions
+        regions[LESIONS] = lesions
     return {name: float(np.mean(within[region])) for name, region in regions.items()}
 
 

@@ -73,7 +73,7 @@ def bundle_metadata(source: Source) -> dict[str, Any]:
         "description": WHAT,
         "authors": source.authors,
         "copyright": f"Copyright (c) {source.authors}; licence: {source.licence or 'not stated'}",
-        "data_source": describe_volumes(source.volumes) if source.volumes else "not stated",
+        "data_source": describe_volumes(volumes) if (volumes := source.model.volumes()) else "not stated",
         "data_type": "nibabel",
         "intended_use": f"{RESEARCH_USE.capitalize()}. {' '.join(LIMITS)}",
         "network_data_format": _network_format(source),

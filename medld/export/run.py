@@ -70,8 +70,8 @@ def export_model(
         written = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in written) / 2**20
     report(f"{source.name} -> {out} ({to}): {len(written)} files, {size:.1f} MiB")
-    if source.volumes:
-        report(f"{CARD} names the {len(source.volumes)} volumes it was trained on: look at them before you publish it")
+    if volumes := source.model.volumes():
+        report(f"{CARD} names the {len(volumes)} volumes it was trained on: look at them before you publish it")
     if source.licence is None:
         report(f"{CARD} states no licence: the card says so")
     report(RESEARCH_USE)

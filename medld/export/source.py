@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -59,14 +59,6 @@ class Source:
         return stated if isinstance(stated, dict) else {}
 
     @property
-    def volumes(self) -> tuple[str, ...]:
-        """Names of the volumes it was trained on, or that the model it started from was trained on.
-
-        They may say more about people than should be published.
-        """
-        return tuple(_volumes_in(self.training))
-
-    @property
     def companions(self) -> tuple[str, ...]:
         """Names of what was measured of these weights and lies beside them: calibration, and scope."""
         return tuple(name for name in (CALIBRATION, DOMAIN) if (self.folder / name).is_file())
@@ -75,14 +67,6 @@ class Source:
     def files(self) -> tuple[str, ...]:
         """Names of the weight files."""
         return tuple(f"{part}.safetensors" for part in PARTS if getattr(self.model.networks, part) is not None)
-
-
-def _volumes_in(training: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in training.items():
-        if key == "volumes" and isinstance(value, list):
-            yield from map(str, value)
-        elif isinstance(value, dict):
-            yield from _volumes_in(value)
 
 
 def read_source(name_or_dir: str | Path) -> Source:

@@ -49,7 +49,10 @@ def save_tiny(folder: Path, *learned: str, latent: bool = False) -> Path:
     config = ModelConfig(one_step=NETWORK, **parts)
     networks = build_networks(config)
     states = {name: getattr(networks, name).state_dict() for name in ("one_step", *parts)}
-    save_model(folder, config, states, {"training": {"volumes": learned}, "versions": {"medld": __version__}})
+    training = {"parts": {"one_step": {"volumes": learned}, "denoiser": {"volumes": [*learned, "sub-e_T1w"]}}}
+    if latent:
+        training["parts"]["autoencoder"] = {"volumes": []}
+    save_model(folder, config, states, {"training": training, "versions": {"medld": __version__}})
     return folder
 
 
@@ -58,7 +61,7 @@ def test_from_scans_to_a_calibration_and_its_table(tmp_path: Path, capsys: pytes
     names = [f"sub-{letter}_T1w" for letter in "abcde"]
     save_heads(tmp_path / "scans", *names, "sub-learned_T1w", "sub-other_T2w")
     fit = save_heads(tmp_path / "fit", "sub-fit_T1w")
-    own = ("--files", "*_T1w*", "--fit", *fit, "--model", model, "--keep", tmp_path / "keep", "--lesions", 3)
+    own = ("--files", "*_T1w*", "--fit", *fit, "--model", model, "--keep", tmp_path / "keep")
     calibrate(tmp_path / "scans", *own, "--out", model, "--test", tmp_path / "scans" / "sub-other_T2w.nii.gz")
     weights = load_model(model).sha256
     found = read_calibration(model, weights)
@@ -72,7 +75,6 @@ def test_from_scans_to_a_calibration_and_its_table(tmp_path: Path, capsys: pytes
     assert {rows[name]["subjects"] for name in names} == {"4"}
     assert rows["sub-other_T2w"]["subjects"] == "5"
     assert np.mean([float(rows[name]["covered_foreground"]) for name in names]) == pytest.approx(0.9, abs=0.05)
-    assert all(0 <= float(rows[name]["covered_lesions"]) <= 1 for name in names)
     assert "| through-plane-4x | 5 T1w (held out) |" in capsys.readouterr().out
     other = save_tiny(tmp_path / "other")
     (other / "calibration.json").write_bytes((model / "calibration.json").read_bytes())
@@ -95,7 +97,7 @@ def test_a_second_run_takes_what_was_kept_and_gives_the_same_bytes(tmp_path: Pat
 
 def test_samples_give_a_scale_with_their_spread(tmp_path: Path) -> None:
     model = save_tiny(tmp_path / "model", latent=True)
-    save_heads(tmp_path / "scans", *(f"sub-{letter}_T1w" for letter in "abcde"))
+    save_heads(tmp_path / "scans", *(f"sub-{letter}_T1w" for letter in "abcdef"))
     fit = save_heads(tmp_path / "fit", "sub-fit_T1w")
     own = ("--mode", "detail", "--samples", 2, "--crop", 20)
     calibrate(tmp_path / "scans", "--fit", *fit, "--model", model, "--out", tmp_path / "out", *own)
@@ -105,11 +107,13 @@ def test_samples_give_a_scale_with_their_spread(tmp_path: Path) -> None:
     assert (mode.realism, mode.steps, mode.samples) == (0.8, 8, 2)
     assert mode.weights == dict(load_model(model).sha256)
     assert mode.scale.features == ("texture", "bend", "spread")
+    assert len(mode.bins[0].subjects) == 5, "the flow learned from e, so that e cannot calibrate it"
     calibrate(tmp_path / "scans", "--fit", *fit, "--model", model, "--out", tmp_path / "out", "--crop", 24)
     again = read_calibration(tmp_path / "out", load_model(model).sha256)
     assert again is not None
     assert [one.realism for one in again.modes] == [0.8, 0.0], "the other mode is kept"
     assert list(again.modes[1].weights) == ["one_step.safetensors"], "a flow trained later does not touch it"
+    assert len(again.modes[1].bins[0].subjects) == 6, "nor does what that flow learned from"
 
 
 def test_subjects_of_the_scale_and_of_the_training_do_not_calibrate(tmp_path: Path) -> None:

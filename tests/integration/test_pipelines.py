@@ -191,10 +191,8 @@ def test_a_source_left_out_is_judged_and_not_learned(tmp_path: Path, start: Star
     start("leave_one_out", *arguments, "--sources", "cstar", "none")
     lines = (out / "leave_one_out.csv").read_text()
 
-    learned = {
-        name: load_model(out / "runs" / name / "model").card["training"]["volumes"] for name in ("cstar", "none")
-    }
-    assert learned["cstar"] == ["sub-ds002748s01_T1w", "sub-lindner01_T1w"]
+    learned = {name: load_model(out / "runs" / name / "model").volumes() for name in ("cstar", "none")}
+    assert learned["cstar"] == ("sub-ds002748s01_T1w", "sub-lindner01_T1w")
     assert len(learned["none"]) == 3
     assert lines.startswith(first), "what is there is not made again"
     judged = [line.split(",")[:3:2] for line in lines.splitlines()[1:]]

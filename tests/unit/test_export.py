@@ -16,11 +16,11 @@ from monai.bundle import ConfigWorkflow, verify_net_in_out
 from monai.bundle.properties import MetaProperties
 from monai.bundle.scripts import _get_fake_spatial_shape
 from monai.bundle.utils import DEFAULT_METADATA
+from tiny_model import AUTOENCODER, LATENT, NETWORK, ONE_STEP, save_tiny_model
 
-from medld.build import build_networks
-from medld.checkpoint import SHIPPED, load_model, save_model
+from medld.checkpoint import SHIPPED, load_model
 from medld.cli.export import FORMATS as FORMATS_OF_THE_COMMAND
-from medld.config import AutoencoderConfig, ModelConfig, NetworkConfig
+from medld.config import ModelConfig
 from medld.errors import CheckpointError, ConfigError, InputError, OutputError
 from medld.export import FORMATS, export_model
 from medld.export.bundle import RATIO, BundleNetwork, Enhancer
@@ -33,39 +33,21 @@ from medld.superres import Request, SuperResolver
 from medld.training.table import TABLE, Table
 from medld.volume import Volume
 
-NETWORK = NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8)
-AUTOENCODER = AutoencoderConfig(width=4, encoder_blocks=1, decoder_blocks=1, embedding=8)
 VOLUMES = ["sub-secret_T1w", "sub-secret_ce-gad_T1w", "sub-other_FLAIR"]
 Build = Callable[..., Path]
-
-
-def build_model(folder: Path, config: ModelConfig, **card: Any) -> Path:
-    """A tiny model folder whose networks do something, if nothing sensible."""
-    networks = build_networks(config)
-    generator = torch.Generator().manual_seed(0)
-    states = {}
-    for part in ("one_step", "autoencoder", "denoiser"):
-        if (module := getattr(networks, part)) is not None:
-            with torch.no_grad():
-                for parameter in module.parameters():
-                    parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-            states[part] = module.state_dict()
-    save_model(folder, config, states, card)
-    return folder
 
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
     """A one-step model in a folder called `tiny`, with what its card says."""
-    return lambda **card: build_model(tmp_path / "tiny", ModelConfig(one_step=NETWORK), **card)
+    return lambda **card: save_tiny_model(tmp_path / "tiny", ONE_STEP, **card)
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a model with a diffusion part and nothing said about its training."""
     folder = tmp_path_factory.mktemp("bundle")
-    config = ModelConfig(one_step=NETWORK, autoencoder=AUTOENCODER, denoiser=NETWORK)
-    export_model(build_model(folder / "model", config), to="monai-bundle", out=folder / "bundle")
+    export_model(save_tiny_model(folder / "model", LATENT), to="monai-bundle", out=folder / "bundle")
     return folder / "bundle"
 
 
@@ -145,7 +127,7 @@ def test_versions_are_those_installed(bundle: Path) -> None:
 
 def test_a_ct_model_says_hounsfield_and_restores_ct(tmp_path: Path) -> None:
     config = ModelConfig(one_step=NETWORK, modalities=("ct",))
-    export_model(build_model(tmp_path / "model", config), to="monai-bundle", out=tmp_path / "out")
+    export_model(save_tiny_model(tmp_path / "model", config), to="monai-bundle", out=tmp_path / "out")
     content = read_json(tmp_path / "out" / "configs" / "metadata.json")
     for ends in content["network_data_format"].values():
         for tensor in ends.values():
@@ -277,7 +259,7 @@ def test_a_run_refuses_settings_that_it_does_not_know_and_folders_without_scans(
 
 
 def test_an_autoencoder_alone_makes_no_bundle(tmp_path: Path) -> None:
-    model = build_model(tmp_path / "model", ModelConfig(one_step=None, autoencoder=AUTOENCODER))
+    model = save_tiny_model(tmp_path / "model", ModelConfig(one_step=None, autoencoder=AUTOENCODER))
     with pytest.raises(CheckpointError, match="autoencoder"):
         export_model(model, to="monai-bundle", out=tmp_path / "out")
     assert files_of(tmp_path) == {"model/model.json", "model/autoencoder.safetensors"}
@@ -307,7 +289,7 @@ def test_the_hub_reads_what_the_model_is(build: Build, tmp_path: Path) -> None:
 
 def test_tags_name_modality_and_diffusion(tmp_path: Path) -> None:
     config = ModelConfig(one_step=NETWORK, autoencoder=AUTOENCODER, denoiser=NETWORK, modalities=("ct",))
-    tags = front_of(front_matter(read_source(build_model(tmp_path / "model", config))))["tags"]
+    tags = front_of(front_matter(read_source(save_tiny_model(tmp_path / "model", config))))["tags"]
     assert {"ct", "latent-diffusion"} <= set(tags)
     assert "mri" not in tags
 

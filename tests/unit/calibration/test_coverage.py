@@ -18,7 +18,6 @@ from medld.calibration import (
     leave_one_out,
     scale_map,
     score,
-    score_region,
 )
 from medld.calibration.coverage import find_boundary, quantiles, share_below
 from medld.errors import CohortError, InputError
@@ -110,17 +109,6 @@ def test_a_boundary_is_where_the_truth_is_steep() -> None:
     assert found[19:21].all()
     assert not found[:16].any()
     assert not found[24:].any()
-
-
-def test_a_region_of_lesions_is_scored_alone(head: Head) -> None:
-    region = np.zeros(head.truth.shape, dtype=bool)
-    region[18:22, 16:20, 14:18] = True
-    scaled, constant = score_region(head.evidence, head.truth, region, SCALE)
-    error = np.abs(head.truth - head.evidence.output)
-    assert constant[-1] == pytest.approx(error[region].max() / head.evidence.unit)
-    assert scaled[-1] == pytest.approx((error / scale_map(head.evidence, SCALE))[region].max())
-    with pytest.raises(InputError, match="not empty"):
-        score_region(head.evidence, head.truth, np.zeros_like(region), SCALE)
 
 
 def test_shares_of_a_finished_half_width_are_those_of_its_factor(head: Head) -> None:
