@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from csv_lines import CsvLines
 from target_grid import TargetGrid
 from train_mri import CONFIGS
 
@@ -130,15 +129,11 @@ FACTS = ("device", "parameters", "steps", "steps_per_second", "data_share", "sec
 FIELDS = ("row", "seed", *FACTS, *FIGURES, "note", "config", "changes")
 
 
-class Results:
-    """The lines of a CSV file, which is whole at any time."""
+class Results(CsvLines):
+    """The rows that are done, one of each name and seed."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[dict[str, str]] = []
-        if path.is_file():
-            with path.open(encoding="utf-8", newline="") as stream:
-                self.lines = list(csv.DictReader(stream))
+        super().__init__(path, FIELDS)
 
     def has(self, row: Row, seed: int) -> bool:
         """Whether a row is there."""
@@ -146,15 +141,8 @@ class Results:
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Write a line, in the place of an older one of the same row and seed."""
-        new = {name: str(line.get(name, "")) for name in FIELDS}
-        self.lines = [*(old for old in self.lines if _key(old) != _key(new)), new]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.lines)
-        os.replace(temporary, self.path)
+        own = (str(line["row"]), str(line["seed"]))
+        self.keep([*(old for old in self.lines if _key(old) != own), line])
 
 
 def _key(line: Mapping[str, str]) -> tuple[str, str]:

@@ -13,11 +13,11 @@ missing. With --max-minutes none is begun that would not end in time.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from csv_lines import CsvLines
 from train_mri import CONFIGS, SAFETY, say
 
 from medld.checkpoint import load_model
@@ -42,19 +42,17 @@ Line = dict[str, str]
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and judge what is missing, or tabulate."""
     options = parse(argv)
-    path = options.out / CSV
-    lines = read(path)
+    results = CsvLines(options.out / CSV, FIELDS)
     if not options.table:
         clock = Clock(None if options.max_minutes is None else 60 * options.max_minutes)
         for source in options.sources:
-            if any(line["left_out"] == source for line in lines):
+            if any(line["left_out"] == source for line in results.lines):
                 continue
             if clock.left < options.seconds + OVERHEAD:
                 say(f"time is up; the same command goes on with {source}")
                 break
-            lines += trained_without(source, options)
-            write(path, lines)
-    say(as_markdown(lines))
+            results.keep([*results.lines, *trained_without(source, options)])
+    say(as_markdown(results.lines))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -105,24 +103,6 @@ def split(volumes: Sequence[Fine], source: str) -> tuple[list[Fine], list[Fine]]
 def source_of(name: str) -> str:
     """The source that a volume's name tells, "" for one that is never left out."""
     return next((source for source in SOURCES if name.startswith(f"sub-{source}")), "")
-
-
-def read(path: Path) -> list[Line]:
-    """The lines of a CSV file, none if there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def write(path: Path, lines: Sequence[Line]) -> None:
-    """All lines, in a file that is whole at any time."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-    temporary.replace(path)
 
 
 def as_markdown(lines: Sequence[Line]) -> str:
