@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -29,9 +28,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from medld.batch.scope import check_scope
-from medld.build import build_networks
-from medld.checkpoint import DEFAULT, list_models, load_model
-from medld.config import ModelConfig
+from medld.checkpoint import DEFAULT, Model, load_model
 from medld.geometry import choose_target
 from medld.io import read_volume, write_volume
 from medld.report import measure_peak_gib
@@ -101,15 +98,7 @@ def write_phantom(path: Path, spacing: tuple[float, float, float], size: int) ->
     nibabel.save(nibabel.Nifti1Image(array.astype(np.int16), np.diag([*spacing, 1.0])), path)
 
 
-def choose_model(name: str | None) -> Callable[[], Any]:
-    """How the model is loaded: by name, the shipped one, or untrained weights, whose time is the same."""
-    if name or DEFAULT in list_models():
-        return lambda: load_model(name or DEFAULT)
-    print("no model is shipped yet: untrained weights of the default one-step network")
-    return lambda: SimpleNamespace(networks=build_networks(ModelConfig()))
-
-
-def run_command(path: Path, load: Callable[[], Any], name: str, device: str, threads: int | None) -> Run:
+def run_command(path: Path, load: Callable[[], Model], device: str, threads: int | None) -> Run:
     """What `medld enhance` does after import, stage by stage; `other` is what no stage claims."""
     clock, begin = Clock(), time.perf_counter()
     with clock.stage("read"):
@@ -122,7 +111,7 @@ def run_command(path: Path, load: Callable[[], Any], name: str, device: str, thr
     def restore() -> Restoration:
         """As the command does it: first, whether the model should."""
         with clock.stage("scope"):
-            check_scope(scan, request, model, name, resolver, force=True)
+            check_scope(scan, request, model, resolver, force=True)
         return resolver.restore(scan, request)
 
     restoration = restore()
@@ -136,7 +125,7 @@ def run_command(path: Path, load: Callable[[], Any], name: str, device: str, thr
     return Run(stages | {"other": total - sum(stages.values())}, total, scan.array.size, again)
 
 
-def count_operations(path: Path, load: Callable[[], Any], device: str) -> float:
+def count_operations(path: Path, load: Callable[[], Model], device: str) -> float:
     """Floating-point operations of the networks' convolutions per voxel of the scan.
 
     For a scan that is neither padded nor tiled: what a tile's halo repeats is not the networks' work.
@@ -168,7 +157,7 @@ def report(name: str, run: Run, per_voxel: float, rate: float) -> None:
 def parse_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure a restoration against the machine's conv3d rate.")
-    parser.add_argument("--model", help="name or folder; else the shipped model, else untrained weights")
+    parser.add_argument("--model", default=DEFAULT, help="name or folder (%(default)s)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--size", type=int, default=SIZE, help="voxels along an axis of the output (%(default)s)")
@@ -180,13 +169,13 @@ def main() -> None:
     options = parse_options()
     probe = SuperResolver(None, device=options.device, threads=options.threads)
     device = torch.device(probe.device)
-    load = choose_model(options.model)
+    load = partial(load_model, options.model)
     runs, counts, rates = {}, {}, []
     with tempfile.TemporaryDirectory() as folder:
         for name, spacing in SCANS.items():
             path = Path(folder) / f"{name.replace(' ', '-')}.nii.gz"
             write_phantom(path, spacing, options.size)
-            runs[name] = run_command(path, load, options.model or DEFAULT, options.device, options.threads)
+            runs[name] = run_command(path, load, options.device, options.threads)
             rates.append(measure_rate(device, getattr(torch, probe.precision)))
             write_phantom(path, spacing, COUNTED_SIZE)
             counts[name] = count_operations(path, load, options.device)

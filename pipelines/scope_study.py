@@ -203,7 +203,7 @@ def tabulate(case: Case, model: Model, resolver: SuperResolver) -> tuple[bool, b
     except MedldError:
         request = Request(choose_target(scan.grid, factor=2), memory_gib=MEMORY_GIB)
     start = time.process_time()
-    scope = check_scope(scan, request, model, "mri", resolver)
+    scope = check_scope(scan, request, model, resolver)
     seconds = time.process_time() - start
     held = scope.record["held_out"]
     gain = "" if held is None else f"{held['gain_db']:+.2f}"

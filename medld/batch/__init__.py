@@ -13,6 +13,7 @@ Files, each importing only those before it:
     profile     and of what shape, by its voxels if nobody knows
     prepare     what is decided about one scan before it is restored
     scope       whether the model should restore it
+    doubt       how far to trust what it made
     outputs     a restoration and its record as files
     run         one scan after the other
 

@@ -181,8 +181,8 @@ def _in_scope(prepared: Prepared, run: _Run) -> tuple[Prepared, _Run, Scope | No
     """
     if run.model is None:
         return prepared, run, None
-    volume, request, settings = prepared.volume, prepared.request, run.settings
-    scope = check_scope(volume, request, run.model, settings.model, run.resolver, force=settings.force)
+    settings = run.settings
+    scope = check_scope(prepared.volume, prepared.request, run.model, run.resolver, force=settings.force)
     prepared = replace(prepared, warnings=(*prepared.warnings, *scope.warnings))
     if not scope.fallback:
         return prepared, run, scope

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medld.checkpoint import Model, find_model
+from medld.checkpoint import Model
 from medld.geometry import Grid, choose_target
 from medld.scope import Restore, hold_out, judge_held_out, load_domain, take_fingerprint
 from medld.superres import Request, SuperResolver
@@ -47,7 +47,7 @@ class Scope:
 
 
 def check_scope(
-    volume: Volume, request: Request, model: Model, folder: str, resolver: SuperResolver, *, force: bool = False
+    volume: Volume, request: Request, model: Model, resolver: SuperResolver, *, force: bool = False
 ) -> Scope:
     """Compare a scan with the training domain, and the model with interpolation on slices held out of it.
 
@@ -55,7 +55,6 @@ def check_scope(
         volume: The scan.
         request: What is wanted of it.
         model: The model; a modality that it does not cover needs no test, the resolver itself leaves it out.
-        folder: The model's name or folder.
         resolver: Holds the model.
         force: Keep the model whatever is found.
     """
@@ -63,7 +62,7 @@ def check_scope(
     if volume.modality not in (*model.networks.modalities, "unknown"):
         sentence = f"W_SCOPE: {volume.modality.upper()}, expected {' or '.join(model.networks.modalities).upper()}"
         return Scope(False, (sentence,), {"outside": ["modality"]}, time.perf_counter() - start)
-    domain = load_domain(find_model(folder))
+    domain = None if model.folder is None else load_domain(model.folder)
     fingerprint = take_fingerprint(volume)
     outside = domain.outside(fingerprint) if domain is not None else ()
     warnings = []

@@ -30,20 +30,25 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 """Styles are allowed inside because charts carry them; no script is, and nothing from elsewhere."""
 
 
-def render(template: str, title: str, subtitle: str, **values: Any) -> bytes:
+def render(template: str, title: str, subtitle: str, sentences: Sequence[str], **values: Any) -> bytes:
     """A page as UTF-8.
 
     Args:
         template: Name of a file in templates/.
         title: Of the page.
         subtitle: One sentence below it.
+        sentences: Warnings.
         **values: What the template shows.
     """
     from markupsafe import Markup
 
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
     common = {"policy": Markup(POLICY), "style": style, "use": RESEARCH_USE, "version": __version__, "sides": SIDES}
-    page = _environment().get_template(template).render(title=title, subtitle=subtitle, **common, **values)
+    page = (
+        _environment()
+        .get_template(template)
+        .render(title=title, subtitle=subtitle, sentences=sentences, **common, **values)
+    )
     # A file's name may hold bytes that are no text.
     return page.encode("utf-8", "replace")
 

@@ -80,6 +80,20 @@ def test_a_scan_outside_of_the_training_domain_is_reported_with_the_reason(scan:
     assert reason.startswith("pixel spacing (mm) is 1,")
 
 
+def test_what_needs_the_model_is_refused_where_it_would_do_harm(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny_model(tmp_path / "models" / "harmful", shaken=0.2)
+    command = ["enhance", scan, "--device", "cpu", "--model", model, "--mode", "detail", "--samples", 2]
+    command += ["-o", tmp_path / "out.nii.gz", "--uncertainty", tmp_path / "sd.nii.gz"]
+    before = sorted(tmp_path.iterdir())
+    assert main([str(part) for part in command]) == 2
+    assert "keep the model with --force" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    assert main([str(part) for part in [*command, "--force"]]) == 0
+    assert (tmp_path / "sd.nii.gz").is_file()
+
+
 def test_another_modality_is_outside(scan: Path, harmful: Path) -> None:
     _, record = enhance(scan, "a", "--model", harmful, "--modality", "ct")
     assert codes(record) == {"W_SCOPE"}

@@ -48,6 +48,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert networks.one_step is not None
     torch.nn.init.normal_(networks.one_step.head.weight, std=0.03)  # type: ignore[operator]
     save_model(folder, config, {"one_step": networks.one_step.state_dict()}, {"name": "start", "training": {}})
+    (folder / "scope.json").write_text("{}")
     return folder
 
 
@@ -73,7 +74,6 @@ def test_a_model_that_learned_is_kept_and_loads(tune: Tune, start: Path, tmp_pat
 
 
 def test_a_model_that_got_worse_is_not_called_better(tune: Tune, start: Path, tmp_path: Path) -> None:
-    (start / "scope.json").write_text("{}")
     tuned = tune("steps=3", "learning_rate=0.3", "validate_every=3", "ema=0.1")
     assert not tuned.better
     assert (tmp_path / "out/scope.json").is_file(), "what was measured of the start's weights stays true of them"
