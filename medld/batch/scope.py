@@ -63,7 +63,7 @@ def check_scope(
         sentence = f"W_SCOPE: {volume.modality.upper()}, expected {' or '.join(model.networks.modalities).upper()}"
         return Scope(False, (sentence,), {"outside": ["modality"]}, time.perf_counter() - start)
     domain = None if model.folder is None else load_domain(model.folder)
-    fingerprint = take_fingerprint(volume)
+    fingerprint = take_fingerprint(volume, resolver.device)
     outside = domain.outside(fingerprint) if domain is not None else ()
     warnings = []
     if outside:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from medld.geometry import coarsest_first
 from medld.intensity import TISSUE, estimate_noise, intensity_map
@@ -39,58 +41,57 @@ MOST_VOXELS = 2_000_000
 """Of a larger scan every other slice, or row of pixels, is left out where its neighbours are not compared."""
 
 
-def take_fingerprint(volume: Volume) -> dict[str, float]:
-    """The numbers of `MEANINGS`, of a scan in scanner units; a second at most for a head.
+def take_fingerprint(volume: Volume, device: str = "cpu") -> dict[str, float]:
+    """The numbers of `MEANINGS`, of a scan in scanner units; a second at most for a head, computed on `device`.
 
     A number that a scan is too small to give is left out.
     """
     axis = coarsest_first(volume.grid)[0]
     units = intensity_map(volume.array, volume.modality)
-    array = units.forward(np.moveaxis(np.asarray(volume.array, dtype=np.float32), axis, 2))
+    scan = torch.from_numpy(np.array(volume.array, dtype=np.float32)).to(device)
+    array = units.forward(scan.movedim(axis, 2)).contiguous()
     rows, columns = (s for i, s in enumerate(volume.grid.spacing) if i != axis)
     spacing = (rows, columns, volume.grid.spacing[axis])
     pixel = (rows * columns) ** 0.5
     tissue = array > TISSUE
     seen = array[tissue]
-    if seen.size < 1000:
+    if seen.numel() < 1000:
         return {"pixel_mm": pixel, "slice_mm": spacing[2], "spacing_ratio": spacing[2] / pixel}
-    quantiles = np.percentile(seen, (10, 50, 90))
+    quantiles = np.percentile(seen.cpu().numpy(), (10, 50, 90))
     numbers = {
         "pixel_mm": pixel,
         "slice_mm": spacing[2],
         "spacing_ratio": spacing[2] / pixel,
         "tissue_mm": _size(tissue, spacing),
-        "tissue_litres": float(seen.size * np.prod(spacing) / 1e6),
+        "tissue_litres": float(seen.numel() * np.prod(spacing) / 1e6),
         **{f"tissue_q{q}": float(v) for q, v in zip((10, 50, 90), quantiles, strict=True)},
-        "corner": float(np.mean([array[_corner(array, *end)].mean() for end in np.ndindex(2, 2, 2)])),
-        "noise": float(estimate_noise(torch.from_numpy(np.ascontiguousarray(array))[None, None])[0]),
-        **_steps(array, tissue, spacing, float(seen.std())),
+        "corner": float(np.mean([float(array[_corner(array, *end)].mean()) for end in np.ndindex(2, 2, 2)])),
+        "noise": float(estimate_noise(array[None, None])[0]),
+        **_steps(array, tissue, spacing, float(seen.std(correction=0))),
         "symmetry": _symmetry(array, spacing),
     }
     return {name: value for name, value in numbers.items() if np.isfinite(value)}
 
 
-def _size(tissue: NDArray[np.bool_], spacing: tuple[float, float, float]) -> float:
+def _size(tissue: Tensor, spacing: tuple[float, float, float]) -> float:
     """Largest extent (mm) of the middle 96 % of the tissue along an array axis."""
     extents = []
     for axis in range(3):
-        share = np.cumsum(tissue.sum(tuple(a for a in range(3) if a != axis)))
+        share = np.cumsum(tissue.sum([a for a in range(3) if a != axis]).cpu().numpy())
         low, high = np.searchsorted(share, (0.02 * share[-1], 0.98 * share[-1]))
         extents.append((high - low + 1) * spacing[axis])
     return float(max(extents))
 
 
-def _corner(array: NDArray[np.float32], *end: int) -> tuple[slice, ...]:
+def _corner(array: Tensor, *end: int) -> tuple[slice, ...]:
     """A tenth of the field of view along each axis, at one of its corners."""
     widths = [max(1, size // 10) for size in array.shape]
     return tuple(slice(-width, None) if e else slice(0, width) for e, width in zip(end, widths, strict=True))
 
 
-def _steps(
-    array: NDArray[np.float32], tissue: NDArray[np.bool_], spacing: tuple[float, float, float], spread: float
-) -> dict[str, float]:
+def _steps(array: Tensor, tissue: Tensor, spacing: tuple[float, float, float], spread: float) -> dict[str, float]:
     """How much the tissue changes over small distances: root mean squares of differences."""
-    stride = 2 if array.size > MOST_VOXELS else 1
+    stride = 2 if array.numel() > MOST_VOXELS else 1
     one, three = (
         np.mean([_difference(array, tissue, axis, lag, 2 if axis < 2 else 0, stride) for axis in (0, 1)])
         for lag in (1, 3)
@@ -105,31 +106,26 @@ def _steps(
     }
 
 
-def _difference(
-    array: NDArray[np.float32], tissue: NDArray[np.bool_], axis: int, lag: int, thin: int, stride: int
-) -> float:
+def _difference(array: Tensor, tissue: Tensor, axis: int, lag: int, thin: int, stride: int) -> float:
     """Root mean square of x(i + lag) - x(i) along `axis`, both in tissue; every `stride`-th index along `thin`."""
-    if array.shape[axis] <= lag:
+    size = array.shape[axis] - lag
+    if size <= 0:
         return float("nan")
     thinned = tuple(slice(None, None, stride) if a == thin else slice(None) for a in range(3))
     x, inside = array[thinned], tissue[thinned]
-    first = tuple(slice(None, -lag) if a == axis else slice(None) for a in range(3))
-    second = tuple(slice(lag, None) if a == axis else slice(None) for a in range(3))
-    both = inside[first] & inside[second]
-    return float(np.sqrt(np.mean(np.square(x[second] - x[first])[both]))) if both.any() else float("nan")
+    both = inside.narrow(axis, 0, size) & inside.narrow(axis, lag, size)
+    squares = (x.narrow(axis, lag, size) - x.narrow(axis, 0, size)).square() * both
+    count = int(both.sum())
+    return (float(squares.sum(dtype=torch.float64)) / count) ** 0.5 if count else float("nan")
 
 
-def _symmetry(array: NDArray[np.float32], spacing: tuple[float, float, float]) -> float:
+def _symmetry(array: Tensor, spacing: tuple[float, float, float]) -> float:
     """Largest correlation of the scan, coarsened to about 4 mm, with its mirror image along an array axis.
 
     The mirror's place is that of the tissue's centre, the best of a few around it.
     """
-    coarse = array
-    for axis in range(3):
-        step = max(1, round(COARSE_MM / spacing[axis]))
-        size = coarse.shape[axis] // step * step
-        coarse = np.moveaxis(coarse, axis, 0)[:size]
-        coarse = np.moveaxis(coarse.reshape(-1, step, *coarse.shape[1:]).mean(1), 0, axis)
+    steps = tuple(max(1, round(COARSE_MM / s)) for s in spacing)
+    coarse = functional.avg_pool3d(array[None], steps)[0].cpu().numpy()
     best = -1.0
     for axis in range(3):
         lines = np.moveaxis(coarse, axis, 0)
