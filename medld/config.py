@@ -138,7 +138,10 @@ class SourceConfig(Schema):
 
 
 class DataConfig(Schema):
-    """How training samples are drawn (design, section 5)."""
+    """How training samples are drawn (design, section 5); `*_share` of the crops get what is named.
+
+    `blend_share`: another crop is laid over a crop (`medld.training.blend`), which makes many heads out of few.
+    """
 
     folders: tuple[Path, ...] = (Path("../shared/data/train"),)
     sources: tuple[SourceConfig, ...] = (SourceConfig(files="*"),)
@@ -156,6 +159,7 @@ class DataConfig(Schema):
     zoom_out_share: float = Field(0.45, ge=0, le=1)
     bias_share: float = Field(0.2, ge=0, le=1)
     truncated_share: float = Field(0.1, ge=0, le=1)
+    blend_share: float = Field(0.0, ge=0, le=1)
     degrade: Literal["random", "gaussian"] = "random"
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.polynomial.legendre import legvander
 from torch import Tensor
 
 from medld.acquisition import Acquisition, AxisAcquisition, ProfileMap, along, damping_for
@@ -17,7 +16,8 @@ from medld.dataset import Fine
 from medld.intensity import estimate_noise
 from medld.nn.autoencoder import fold
 from medld.nn.conditions import Conditions
-from medld.training.draw import BIAS_DEGREE, CURVE_POINTS, CURVE_TOP, Draw
+from medld.training.blend import legendre_field, share_of
+from medld.training.draw import BIAS_DEGREE, CURVE_POINTS, CURVE_TOP, Draw, Item
 from medld.training.plan import Plan
 from medld.training.portion import Portion
 
@@ -77,7 +77,8 @@ class Applier:
         draw, acquisition = plan.draw, plan.draw.acquisition
         portion = portion or Portion.all_of(len(draw.items))
         operator = Acquisition((None, None, acquisition))
-        padded = self._shaded(self._recoloured(self._crops(plan), draw), draw)
+        crops = self._recoloured(self._crops(plan), plan.crops)
+        padded = self._shaded(self._blended(crops, draw), draw)
         low_res = self._noisy(operator.apply(padded), draw, portion)
         noise = estimate_noise(low_res)
         column = noise[:, None, None, None, None]
@@ -110,10 +111,10 @@ class Applier:
         return fold(along(acquisition.like("to_profile", high_res), high_res, -1)), fold(known)
 
     def _crops(self, plan: Plan) -> Tensor:
-        """Resampled crops (B, 1, I, J, n + 2 m) in [0, 1], air beyond the volume."""
+        """Resampled crops (C, 1, I, J, n + 2 m) in [0, 1], air beyond the volume."""
         lengths = [matrix.shape[2] for matrix in plan.matrices]
         source = torch.zeros((len(plan.starts), *lengths), device=self.device)
-        for b, (item, starts) in enumerate(zip(plan.draw.items, plan.starts, strict=True)):
+        for b, (item, starts) in enumerate(zip(plan.crops, plan.starts, strict=True)):
             array = self.arrays[item.volume].permute(item.axes)
             spans = [_overlap(int(s), n, size) for s, n, size in zip(starts, lengths, array.shape, strict=True)]
             source[b][tuple(target for target, _ in spans)] = array[tuple(inside for _, inside in spans)].float()
@@ -124,12 +125,22 @@ class Applier:
         x = x @ slices[:, None].transpose(-1, -2)
         return (x[:, None] / 255).clamp(0, CURVE_TOP)
 
-    def _recoloured(self, crops: Tensor, draw: Draw) -> Tensor:
-        curves = torch.from_numpy(np.stack([item.curve for item in draw.items])).to(self.device)
+    def _recoloured(self, crops: Tensor, items: list[Item]) -> Tensor:
+        curves = torch.from_numpy(np.stack([item.curve for item in items])).to(self.device)
         position = crops.flatten(1) * ((CURVE_POINTS - 1) / CURVE_TOP)
         index = position.long().clamp(max=CURVE_POINTS - 2)
         low, high = curves.gather(1, index), curves.gather(1, index + 1)
         return torch.lerp(low, high, position - index).reshape(crops.shape)
+
+    def _blended(self, crops: Tensor, draw: Draw) -> Tensor:
+        """Crops of the items (B, 1, I, J, n + 2 m), with what is laid over some of them."""
+        base, others = crops[: len(draw.items)], crops[len(draw.items) :]
+        fields = [item.field for item in draw.items if item.field is not None]
+        if not fields:
+            return base
+        places = torch.tensor([b for b, item in enumerate(draw.items) if item.field is not None], device=self.device)
+        share = share_of(fields, tuple(crops.shape[2:]), self.device)[:, None]
+        return base.index_copy(0, places, torch.lerp(base[places], others, share))
 
     def _shaded(self, crops: Tensor, draw: Draw) -> Tensor:
         """Crops under each item's receive field, exp of a sum of Legendre polynomials over the crop."""
@@ -137,10 +148,7 @@ class Applier:
             return crops
         none = np.zeros((BIAS_DEGREE + 1,) * 3, np.float32)
         fields = np.stack([none if item.bias is None else item.bias for item in draw.items])
-        bases = [legvander(np.linspace(-1, 1, n), BIAS_DEGREE).astype(np.float32) for n in crops.shape[2:]]
-        field, *axes = (torch.from_numpy(array).to(self.device) for array in (fields, *bases))
-        for basis in axes:  # each turns the first coefficient axis left into the last voxel axis
-            field = torch.tensordot(field, basis, dims=([1], [1]))
+        field = legendre_field(torch.from_numpy(fields).to(self.device), tuple(crops.shape[2:]))
         return crops * field.exp()[:, None]
 
     def _noisy(self, scan: Tensor, draw: Draw, portion: Portion) -> Tensor:

@@ -8,7 +8,7 @@ Source: reference design, section 5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from medld.acquisition import AxisAcquisition, Profile
 from medld.config import DataConfig
 from medld.dataset import THICK, Fine
 from medld.nn.conditions import CONTRASTS
+from medld.training.blend import Field, draw_field
 
 BLOCK = 8
 """Edge of the cells in which a volume's tissue is counted."""
@@ -44,7 +45,8 @@ class Item:
     `zoom` is source voxels per crop voxel; `blur` the FWHM, in crop voxels, by which the two in-plane axes are
     softened (0 = not); `stretched` says which of them was thick slices and is interpolated; `curve` maps intensity
     over [0, CURVE_TOP]; `bias` (4, 4, 4), if any, the Legendre coefficients of the log of a receive field; `kept` the
-    share of spatial frequencies that each in-plane axis shows, as where a scanner fills k-space with zeros.
+    share of spatial frequencies that each in-plane axis shows, as where a scanner fills k-space with zeros; `other` a
+    crop that is laid over this one where `field` says, before field and noise of the scan.
     """
 
     volume: int
@@ -60,6 +62,8 @@ class Item:
     stretched: tuple[bool, bool] = (False, False)
     bias: NDArray[np.float32] | None = None
     kept: tuple[float, float] = (1.0, 1.0)
+    other: Item | None = None
+    field: Field | None = None
 
     @property
     def soft(self) -> float:
@@ -91,6 +95,9 @@ class Drawer:
         acquisition = self._acquisition(rng, progress, ratio)
         known = bool(rng.random() < 0.5)
         items = tuple(self._item(rng, acquisition, known) for _ in range(self.batch))
+        if self.config.blend_share > 0:
+            apart = np.random.default_rng((seed, rank, step, 1))
+            items = tuple(self._blended(apart, item, acquisition) for item in items)
         return Draw(acquisition, items, int(rng.integers(2**62)))
 
     def _acquisition(self, rng: np.random.Generator, progress: float, fixed: float | None) -> AxisAcquisition:
@@ -151,6 +158,16 @@ class Drawer:
             _bias(rng) if rng.random() < self.config.bias_share and not ct else None,
             _kept(rng) if rng.random() < self.config.truncated_share and not ct else (1.0, 1.0),
         )
+
+    def _blended(self, rng: np.random.Generator, item: Item, acquisition: AxisAcquisition) -> Item:
+        """The item with another crop laid over it; numbers of its own, so that the rest of a draw stays what it is."""
+        wanted = rng.random() < self.config.blend_share
+        other, field = self._item(rng, acquisition, known=False), draw_field(rng)
+        modalities = {self.volumes[i.volume].modality for i in (item, other)}
+        if not wanted or any((*item.stretched, *other.stretched)) or modalities != {"mr"}:
+            return item
+        other = replace(other, blur=item.blur, kept=item.kept)
+        return replace(item, contrast=0, other=other, field=field)
 
     def _softness(self, rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
         """In-plane blur and the zoom-out that goes with it: the passes of an isotropic restoration look so."""

@@ -27,19 +27,29 @@ NARROWEST = 1.4
 class Plan:
     """A draw and its geometry.
 
-    `starts` (B, 3) is the first source voxel of each crop along its own axes, `matrices` hold for each crop axis
-    (B, crop voxels, source voxels), zero where a crop needs fewer than the longest.
+    `starts` (C, 3) is the first source voxel of each of the C `crops` along its own axes, `matrices` hold for each crop
+    axis (C, crop voxels, source voxels), zero where a crop needs fewer than the longest.
     """
 
     draw: Draw
     starts: NDArray[np.int64]
     matrices: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
+    @property
+    def crops(self) -> list[Item]:
+        """The items, then what is laid over some of them."""
+        return crops_of(self.draw)
+
+
+def crops_of(draw: Draw) -> list[Item]:
+    """The items of a draw, then the others of those that have one."""
+    return [*draw.items, *(item.other for item in draw.items if item.other is not None)]
+
 
 def make_plan(draw: Draw, in_plane: int) -> Plan:
     """The plan of a draw whose crops are `in_plane` voxels wide, the slices' reach beyond the crop included."""
     sizes = (in_plane, in_plane, draw.acquisition.fine + 2 * draw.acquisition.margin)
-    parts = [[_axis_plan(item, axis, sizes[axis]) for axis in range(3)] for item in draw.items]
+    parts = [[_axis_plan(item, axis, sizes[axis]) for axis in range(3)] for item in crops_of(draw)]
     lengths = [max(part[axis][1].shape[1] for part in parts) for axis in range(3)]
     first, second, third = (np.zeros((len(parts), sizes[axis], lengths[axis]), np.float32) for axis in range(3))
     for b, part in enumerate(parts):

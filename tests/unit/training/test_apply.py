@@ -17,6 +17,7 @@ from medld.config import DataConfig
 from medld.dataset import Fine
 from medld.nn.autoencoder import unfold
 from medld.training.apply import Applier, Sample
+from medld.training.blend import Field, draw_field, share_of
 from medld.training.draw import CURVE_POINTS, CURVE_TOP, Draw, Drawer, Item
 from medld.training.plan import make_plan, truncation
 
@@ -232,6 +233,47 @@ def test_a_receive_field_is_the_items_own(applier: Applier) -> None:
     both = sample_of(applier, replace(PLAIN, bias=bias), PLAIN)
     assert torch.equal(both.high_res[1:], sample_of(applier, PLAIN).high_res)
     assert not torch.allclose(both.high_res[0], both.high_res[1], atol=0.01)
+
+
+def test_a_mixture_is_the_weighted_mean_of_two_crops(applier: Applier) -> None:
+    """A field of one value is a share of one value, and imaging is linear."""
+    other = replace(PLAIN, volume=1, flips=(True, False, False))
+    field = np.zeros((4, 4, 4), np.float32)
+    field[0, 0, 0] = np.log(0.3 / 0.7)
+    mixed = sample_of(applier, replace(PLAIN, other=other, field=Field(field)), other)
+    first, second = (sample_of(applier, item) for item in (PLAIN, other))
+    for name in ("high_res", "low_res"):
+        expected = torch.lerp(getattr(first, name), getattr(second, name), 0.3)
+        assert torch.allclose(getattr(mixed, name)[:1], expected, atol=SINGLE)
+    assert torch.equal(mixed.high_res[1:], second.high_res)
+
+
+@pytest.mark.parametrize("sheet", [False, True])
+def test_a_blend_shows_each_crop_in_its_place(applier: Applier, sheet: bool) -> None:
+    """A plane across the rows: one crop on this side of it, the other beyond; a sheet only along the plane."""
+    other = replace(PLAIN, volume=1)
+    field = np.zeros((4, 4, 4), np.float32)
+    field[1, 0, 0] = 100.0
+    mixed = sample_of(applier, replace(PLAIN, other=other, field=Field(field, sheet))).high_res[0, 0]
+    first, second = (sample_of(applier, item).high_res[0, 0] for item in (PLAIN, other))
+    assert torch.allclose(mixed[: IN_PLANE // 2 - 2], first[: IN_PLANE // 2 - 2], atol=1e-4)
+    beyond = first if sheet else second
+    assert torch.allclose(mixed[IN_PLANE // 2 + 2 :], beyond[IN_PLANE // 2 + 2 :], atol=1e-4)
+    if sheet:  # the plane lies between two rows, 1/15 of half a crop from each
+        share = float(np.exp(-((100 / (IN_PLANE - 1)) ** 2)))
+        row = IN_PLANE // 2
+        assert torch.allclose(mixed[row], torch.lerp(first[row], second[row], share), atol=1e-4)
+
+
+def test_surfaces_and_sheets_are_no_finer_than_voxels_show() -> None:
+    """Between neighbouring voxels of a crop of 64 a share changes by less than .8, also where a surface is steepest."""
+    rng = np.random.default_rng(0)
+    shares = share_of([draw_field(rng) for _ in range(60)], (64, 64, 64), CPU)
+    assert float(shares.min()) >= 0
+    assert float(shares.max()) <= 1
+    assert max(float(shares.diff(dim=axis).abs().max()) for axis in (1, 2, 3)) < 0.8
+    crossing = [bool((s.min() < 0.3) & (s.max() > 0.7)) for s in shares]
+    assert np.mean(crossing) > 0.4
 
 
 def test_dropped_frequencies_are_gone_from_truth_and_scan(applier: Applier) -> None:

@@ -119,6 +119,19 @@ def test_receive_fields_and_lost_frequencies_come_as_often_as_asked(
     assert all(item.bias is None or item.bias[0, 0, 0] == 0 for item in items)
 
 
+@pytest.mark.parametrize(("share", "found"), [(0.0, {False}), (1.0, {True}), (0.5, {True, False})])
+def test_blends_come_as_often_as_asked_and_leave_the_rest_as_it_is(
+    volumes: list[Fine], data_config: Config, share: float, found: set[bool]
+) -> None:
+    plain = [item for draw in many(volumes, data_config()) for item in draw.items]
+    blended = [item for draw in many(volumes, data_config(blend_share=share)) for item in draw.items]
+    assert {item.other is not None for item in blended} == found
+    for one, item in zip(plain, blended, strict=True):
+        without = replace(item, other=None, field=None, contrast=one.contrast)
+        assert pickle.dumps(without) == pickle.dumps(one)
+        assert item.other is None or (item.contrast == 0 and item.other.blur == item.blur)
+
+
 def test_volumes_come_by_weight_and_are_degraded_along_their_axes(volumes: list[Fine], data_config: Config) -> None:
     rare = replace(volumes[0], weight=1.0, axes=(2,))
     often = replace(volumes[1], weight=4.0)
@@ -171,7 +184,9 @@ def test_thick_slices_in_plane_are_stretched_and_told_as_soft(volumes: list[Fine
 
 def test_hounsfield_units_stay_what_they_are(volumes: list[Fine], data_config: Config) -> None:
     ct = [replace(volume, modality="ct") for volume in volumes]
-    items = [item for draw in many(ct, data_config(bias_share=1.0, truncated_share=1.0)) for item in draw.items]
+    config = data_config(bias_share=1.0, truncated_share=1.0, blend_share=1.0)
+    items = [item for draw in many(ct, config) for item in draw.items]
     identity = np.linspace(0, CURVE_TOP, CURVE_POINTS)
     assert all(np.allclose(item.curve, identity) for item in items)
     assert all(item.bias is None and item.kept == (1.0, 1.0) and not item.rician for item in items)
+    assert all(item.other is None for item in items)
