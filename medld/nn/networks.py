@@ -49,10 +49,18 @@ class Networks:
         parts = (part for part in (self.one_step, self.autoencoder, self.denoiser) if part is not None)
         return all(getattr(module, "tileable", True) for part in parts for module in part.modules())
 
-    def position(self, mode: str, realism: float | None = None, steps: int | None = None) -> tuple[float, int]:
-        """Realism and sampler steps of a mode, or those asked for; without a flow realism is 0."""
+    def position(
+        self, mode: str, realism: float | None = None, steps: int | None = None, *, drawn: bool = False
+    ) -> tuple[float, int]:
+        """Realism and sampler steps of a mode, or those asked for; without a flow realism is 0.
+
+        The steps of a mode without realism are of no sampler: where a sample is asked for all the same, by `realism` or
+        to be `drawn`, it gets those of `detail`.
+        """
         usual, usual_steps = self.presets[mode]
         wanted = usual if realism is None else realism
+        if usual == 0 and (wanted > 0 or drawn):
+            usual_steps = self.presets["detail"][1]
         return wanted if self.denoiser is not None else 0.0, usual_steps if steps is None else steps
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Networks:

@@ -106,14 +106,15 @@ class SuperResolver:
             networks = None
         if networks is not None and not networks.tileable:
             self._refuse_too_big(volume.grid, request)
-        realism, steps = networks.presets[request.mode] if networks else (0.0, 1)
-        realism = realism if request.realism is None else request.realism
         draws = request.samples if request.samples > 1 else 0
-        if networks and networks.denoiser is None and (realism > 0 or draws):
-            warnings.append("This model holds no diffusion part: the result is the posterior mean.")
+        realism, steps = 0.0, 1
+        if networks:
+            usual, _ = networks.presets[request.mode]
+            if networks.denoiser is None and ((usual if request.realism is None else request.realism) > 0 or draws):
+                warnings.append("This model holds no diffusion part: the result is the posterior mean.")
+            realism, steps = networks.position(request.mode, request.realism, request.steps, drawn=draws > 0)
         if networks is None or networks.denoiser is None:
-            realism, draws = 0.0, 0
-        steps = steps if request.steps is None else request.steps
+            draws = 0
         dials = Dials(realism, steps, request.seed, self._untiled_voxels(request))
         sampling = evaluations(networks.sampler, steps) if networks else 0
         per_draw = sampling + (networks is not None and networks.start == "mean")

@@ -137,6 +137,16 @@ def test_the_spread_is_the_deviation_of_samples(resolver: SuperResolver, head: V
     assert spread.array.mean() == pytest.approx(samples.std(0, ddof=1).mean(), rel=scatter)
 
 
+def test_samples_are_the_same_in_every_mode(make: Make, networks: Networks, head: Volume) -> None:
+    """Where a mode stands on the way to a sample says nothing of the samples, nor of the steps that they take."""
+    own = make(replace(networks, presets={"fidelity": (0.0, 1), "balanced": (0.4, 3), "detail": (0.9, 3)}))
+    found = [own.restore(head, request_for(head, mode=mode, samples=2)) for mode in ("fidelity", "balanced", "detail")]
+    assert len({result.spread.array.tobytes() for result in found if result.spread is not None}) == 1
+    assert len({result.volume.array.tobytes() for result in found}) == 3
+    asked = own.restore(head, request_for(head, realism=0.4))
+    assert asked.method == "realism 0.4, 3 multistep steps"
+
+
 def test_the_spread_scales_with_the_scan(resolver: SuperResolver, head: Volume) -> None:
     settings = {"mode": "detail", "steps": 1, "samples": 2}
     quiet, loud = (
