@@ -12,13 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from medld.checkpoint import Model
-from medld.geometry import Grid, choose_target
-from medld.scope import Restore, hold_out, judge_held_out, load_domain, take_fingerprint
-from medld.superres import Request, SuperResolver
+from medld.scope import hold_out, judge_held_out, load_domain, take_fingerprint
+from medld.superres import Request, SuperResolver, restore_onto
 from medld.volume import Volume
 
 __all__ = ["LEAST_GAIN_DB", "Scope", "check_scope"]
@@ -91,13 +87,5 @@ def measure_held_out(volume: Volume, request: Request, resolver: SuperResolver) 
     held = hold_out(volume, request.target.axes[0])
     if held is None:
         return None
-
-    def restored_by(engine: SuperResolver) -> Restore:
-        def restore(coarse: Volume, grid: Grid) -> NDArray[np.float32]:
-            target = choose_target(coarse.grid, spacing=grid.spacing)
-            asked = Request(target, memory_gib=request.memory_gib, consistency=request.consistency)
-            return np.asarray(engine.restore(coarse, asked).volume.array)
-
-        return restore
-
-    return judge_held_out(held, restored_by(resolver), restored_by(SuperResolver(device=resolver.device)))
+    baseline = SuperResolver(device=resolver.device)
+    return judge_held_out(held, restore_onto(resolver, request), restore_onto(baseline, request))

@@ -7,6 +7,16 @@ holdout      slices held out of the scan itself: does the model restore them bet
 
 from medld.scope.domain import DOMAIN, Domain, load_domain
 from medld.scope.fingerprint import take_fingerprint
-from medld.scope.holdout import HeldOut, Restore, hold_out, judge_held_out
+from medld.scope.holdout import HeldOut, Restore, halved, hold_out, judge_held_out
 
-__all__ = ["DOMAIN", "Domain", "HeldOut", "Restore", "hold_out", "judge_held_out", "load_domain", "take_fingerprint"]
+__all__ = [
+    "DOMAIN",
+    "Domain",
+    "HeldOut",
+    "Restore",
+    "halved",
+    "hold_out",
+    "judge_held_out",
+    "load_domain",
+    "take_fingerprint",
+]

@@ -18,7 +18,7 @@ from medld.geometry import Grid
 from medld.intensity import TISSUE, intensity_map
 from medld.volume import Volume
 
-__all__ = ["HeldOut", "Restore", "hold_out", "judge_held_out"]
+__all__ = ["HeldOut", "Restore", "halved", "hold_out", "judge_held_out"]
 
 Restore = Callable[[Volume, Grid], NDArray[np.float32]]
 """A scan and the grid wanted, to the array on it."""
@@ -49,7 +49,14 @@ def hold_out(scan: Volume, axis: int) -> HeldOut | None:
     side = int((2 * SHARE * sizes[0] * sizes[1]) ** 0.5) // ALIGN * ALIGN
     side = min(max(side, SMALLEST_SIDE), LARGEST_SIDE, *sizes)
     start, shape = _place(scan, axis, side, slices)
-    truth = scan.cropped(start, shape)
+    return halved(scan.cropped(start, shape), axis)
+
+
+def halved(scan: Volume, axis: int) -> HeldOut:
+    """A scan, or a crop of it, imaged at twice its slice spacing; of an odd number of slices the last is left out."""
+    slices, shape = scan.grid.shape[axis] // 2 * 2, list(scan.grid.shape)
+    shape[axis] = slices
+    truth = scan.cropped((0, 0, 0), (shape[0], shape[1], shape[2]))
     truth = truth.with_array(np.asarray(truth.array, dtype=np.float32))
     coarse = along(AxisAcquisition(slices, slices // 2).inner_matrix, truth.array, axis - 3)
     return HeldOut(truth, replace(truth, array=coarse, grid=truth.grid.with_shape(coarse.shape)), axis)

@@ -8,14 +8,14 @@ numbers are drawn for the whole batch as well, and each portion keeps its own, s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from medld.errors import ConfigError
-from medld.training.draw import Drawer
+from medld.training.draw import Draw
 from medld.training.plan import Plan, make_plan
 
 T = TypeVar("T")
@@ -80,13 +80,20 @@ class Share:
     plan: Plan
 
 
+class Draws(Protocol):
+    """Where batches come from; a `Drawer` is one."""
+
+    def draw(self, seed: int, step: int, progress: float) -> Draw:
+        """The batch of `step`, always the same."""
+
+
 class Planner(Dataset[tuple[Share, ...]]):
     """Steps to what one process does in them, a share per micro-batch; `len` is the number of steps of the run.
 
     Drawing takes a seventh of the time of planning, so a process draws the whole batch and plans its own portions.
     """
 
-    def __init__(self, drawer: Drawer, in_plane: int, seed: int, steps: int, portions: tuple[Portion, ...]) -> None:
+    def __init__(self, drawer: Draws, in_plane: int, seed: int, steps: int, portions: tuple[Portion, ...]) -> None:
         self.drawer, self.in_plane, self.seed, self.steps, self.portions = drawer, in_plane, seed, steps, portions
 
     def __len__(self) -> int:

@@ -1,0 +1,107 @@
+"""The steps of an adaptation, and the networks between its start and its end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medld.adapt.lessons import Lessons
+from medld.adapt.settings import AdaptConfig
+from medld.config import TrainConfig
+from medld.nn.networks import Networks
+from medld.training.apply import Applier, Sample
+from medld.training.distributed import ALONE
+from medld.training.feeder import Feeder
+from medld.training.learner import Learner
+from medld.training.memory import explained
+from medld.training.portion import Planner, split
+from medld.training.stages import OneStep
+
+TRAINED = {"all": ("",), "steering": ("embed.", ".steer."), "embedding": ("embed.outer.bias",), "head": ("head.",)}
+"""Parts of the names of the weights that learn."""
+
+
+class Anchored(OneStep):
+    """The one-step form, some of whose weights learn and are pulled to where they began."""
+
+    def __init__(self, networks: Networks, config: TrainConfig, chosen: AdaptConfig) -> None:
+        super().__init__(networks, config)
+        self.anchor = chosen.anchor
+        for name, parameter in self.modules["one_step"].named_parameters():
+            parameter.requires_grad_(any(part in name for part in TRAINED[chosen.trained]))
+        self._learning = [p for p in self.modules.parameters() if p.requires_grad]
+        self._start = [p.detach().clone() for p in self._learning]
+
+    def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image loss, and half of `anchor` times the squared distance of the weights to the start."""
+        loss, shown = super().loss(sample, generator, figures=figures)
+        if self.anchor > 0:
+            pairs = zip(self._learning, self._start, strict=True)
+            loss = loss + 0.5 * self.anchor * sum((p - start).square().sum() for p, start in pairs)
+        return loss, shown
+
+
+def tune(
+    networks: Networks,
+    lessons: Lessons,
+    config: AdaptConfig,
+    device: torch.device,
+    precision: str,
+    progress: Callable[[float], None],
+) -> nn.Module:
+    """The one-step network after all steps, averaged over the last tenth of them; the given one is not touched.
+
+    Raises:
+        MedldError: E_NUMERIC, the loss or the gradient stopped being finite.
+        ResourceError: The device's memory ran out.
+    """
+    module: Any = copy.deepcopy(networks.one_step)
+    own = replace(networks, one_step=module.to(device, memory_format=torch.channels_last_3d))
+    training = _training(config, precision)
+    with explained(device), torch.backends.cudnn.flags(True, False, True, False):
+        stage = Anchored(own, training, config)
+        learner = Learner(stage, training, device, ALONE)
+        applier = Applier(lessons.volumes, device, networks.profile_map, latents=False)
+        planner = Planner(lessons, lessons.in_plane, config.seed, config.steps, split(config.batch, 1))
+        with closing(Feeder(planner, applier, 0, config.steps, device)) as feeder:
+            samples = iter(feeder)
+            for step in range(config.steps):
+                learner.learn(samples, step)
+                progress((step + 1) / config.steps)
+        learner.check_finite(config.steps)
+    average: Any = learner.average.model.module
+    return average["one_step"].cpu().eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def _training(config: AdaptConfig, precision: str) -> TrainConfig:
+    """The settings of the steps. Nothing is written, and the networks are those at hand, whatever `model` says."""
+    return TrainConfig(
+        stage="one-step",
+        run_dir=Path(),
+        steps=max(1, config.steps),
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        warm_up=max(1, config.steps // 10),
+        weight_decay=0.0,
+        ema=1 - 1 / max(2, config.steps / 10),
+        relative_loss=True,
+        precision=precision,  # type: ignore[arg-type]  # one of the two that SuperResolver knows
+        seed=config.seed,
+    )
+
+
+def blended(start: Networks, tuned: nn.Module, blend: float) -> Networks:
+    """Networks whose one-step weights are start + blend (tuned - start)."""
+    assert start.one_step is not None, "only networks with a one-step form are tuned"
+    module, ends = copy.deepcopy(start.one_step), dict(tuned.named_parameters())
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.lerp_(ends[name].to(parameter), blend)
+    return replace(start, one_step=module)
