@@ -4,8 +4,8 @@
         [--variants learning_rate=1e-4 learning_rate=5e-5,through_plane=0.5 ...] [--only remind] [--crop 160]
 
 For every volume of the packs (`medld.dataset.pack`, or a folder of NIfTI files), slices along its last axis, every
-ratio and every variant (settings of `medld.adapt.AdaptConfig`, joined by commas): foreground dB of B, and what is gained
-over it before, after (`chosen` by what was held out of the scan) and by each blend whatever that said. Lines go to
+ratio and every variant (settings of `medld.adapt.AdaptConfig`, joined by commas): foreground dB of B, and what is
+gained over it before, after (`chosen` by what was held out of the scan) and by each blend, chosen or not. Lines go to
 OUT/adapt_study.csv as they come; the same command goes on with those that are missing. The contract at 4x, on sources
 that the model never saw: `chosen` at least .3 dB over `before` on average, nowhere .05 below it, 60 s at most.
 """

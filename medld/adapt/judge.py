@@ -5,7 +5,7 @@
                    the start, so that it looks as a volume does; answers are imaged through the slices again, so that
                    they are compared with what was measured and not with what the start made up
 
-The first notices what harm is done across the slices, but at another scale and ratio; the second is at the scale and the
+The first notices what harm is done across the slices, but at another scale and ratio; the second is at the scale and
 ratio of the restoration, but notices no harm across the slices (method.md 2.7). Hence both.
 """
 

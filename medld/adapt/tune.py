@@ -77,7 +77,7 @@ def tune(
                 progress((step + 1) / config.steps)
         learner.check_finite(config.steps)
     average: Any = learner.average.model.module
-    return average["one_step"].cpu().eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return average["one_step"].cpu().eval().requires_grad_(False)
 
 
 def _training(config: AdaptConfig, precision: str) -> TrainConfig:
