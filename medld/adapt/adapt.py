@@ -125,10 +125,7 @@ def _choose(held_out: Judgement | None, config: AdaptConfig) -> tuple[float, str
         return 0.0, "on what was held out of the scan tuning did not gain enough: the start was kept"
     best = max(better, key=lambda blend: better[blend])
     in_plane, through_plane = (held_out.blends[best][test]["gain_db"] for test in (IN_PLANE, THROUGH_PLANE))
-    return (
-        best,
-        f"held out of the scan, tuning gained {in_plane:+.2f} dB in-plane and {through_plane:+.2f} through-plane",
-    )
+    return best, f"held out of the scan, tuning gains {in_plane:+.2f} dB in-plane, {through_plane:+.2f} through-plane"
 
 
 def _is_better(gains: Gains, config: AdaptConfig) -> bool:

@@ -77,7 +77,8 @@ def tune(
                 progress((step + 1) / config.steps)
         learner.check_finite(config.steps)
     average: Any = learner.average.model.module
-    return average["one_step"].cpu().eval().requires_grad_(False)
+    tuned: nn.Module = average["one_step"]
+    return tuned.cpu().eval().requires_grad_(False)
 
 
 def _training(config: AdaptConfig, precision: str) -> TrainConfig:
@@ -92,7 +93,7 @@ def _training(config: AdaptConfig, precision: str) -> TrainConfig:
         weight_decay=0.0,
         ema=1 - 1 / max(2, config.steps / 10),
         relative_loss=True,
-        precision=precision,  # type: ignore[arg-type]  # one of the two that SuperResolver knows
+        precision=precision,  # one of the two that SuperResolver knows
         seed=config.seed,
     )
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from medld.batch.adaptation import Adaptation, adapt_model, check_adaptable
 from medld.batch.doubt import Doubt, DoubtSource, find_source
 from medld.batch.outputs import Made, describe_output, write_mask, write_output, write_uncertainty
 from medld.batch.plan import Job, Plan
@@ -106,6 +107,7 @@ def _start(settings: EnhanceSettings, listener: Listener, dry_run: bool) -> _Run
         if index >= present:
             raise ConfigError(f"--device: expected one of this machine's {present} CUDA devices, got {settings.device}")
     model = _find_model(settings.model)
+    check_adaptable(settings, model)
     source = find_source(settings, model)
     resolver = SuperResolver(model, device=settings.device, threads=settings.threads)
     return _Run(settings, listener, model, resolver, find_memory_limit(settings), dry_run, source)
@@ -154,17 +156,20 @@ def _enhance(job: Job, run: _Run) -> Outcome:
         files = ", ".join(str(target) for target in reversed(job.targets))
         return Outcome(job.path, "planned", reason=f"would write {files}", output=job.output, part=job.part)
     prepared, run, scope = _in_scope(prepared, run)
+    run, adaptation = _adapted(prepared, run)
     if run.source is not None:
         run.source.check(prepared.volume)
     restoration = run.resolver.restore(prepared.volume, prepared.request, run.listener.progressed)
     if scope is not None and scope.fallback:
         restoration = replace(restoration, warnings=())  # why there is no model is said already
-    checking = {"scope": scope.seconds} if scope is not None else {}
-    restoration = replace(restoration, timings={"read": reading, **checking, **restoration.timings})
+    parts = {"scope": scope, "adaptation": adaptation}
+    spent = {name: part.seconds for name, part in parts.items() if part is not None}
+    found = {name: None if part is None else part.record for name, part in parts.items()}
+    restoration = replace(restoration, timings={"read": reading, **spent, **restoration.timings})
     storage = prepared.storage if job.dicom else prepared.storage.converted_to(format_of(job.output))
     prepared = replace(prepared, warnings=tuple(dict.fromkeys((*prepared.warnings, *storage.warnings))))
     try:
-        record = _write(job, run, replace(prepared, storage=storage), restoration, scope, start)
+        record = _write(job, run, replace(prepared, storage=storage), restoration, found, start)
     except OSError as error:
         folder = "the folder of the output" if job.part else job.output.parent
         raise OutputError(
@@ -194,10 +199,22 @@ def _in_scope(prepared: Prepared, run: _Run) -> tuple[Prepared, _Run, Scope | No
     return prepared, replace(run, model=None, resolver=SuperResolver(device=settings.device)), scope
 
 
+def _adapted(prepared: Prepared, run: _Run) -> tuple[_Run, Adaptation | None]:
+    """The run with the model as it is tuned on the scan, where that is asked for, and what came of it."""
+    settings = run.settings
+    if not settings.adapt_steps:
+        return run, None
+    device, progress = run.resolver.device, run.listener.progressed
+    adaptation = adapt_model(prepared.volume, prepared.request, run.model, settings, device, progress)
+    if adaptation.model is run.model:
+        return run, adaptation
+    return replace(run, model=adaptation.model, resolver=SuperResolver(adaptation.model, device=device)), adaptation
+
+
 def _write(
-    job: Job, run: _Run, prepared: Prepared, restoration: Restoration, scope: Scope | None, start: float
+    job: Job, run: _Run, prepared: Prepared, restoration: Restoration, found: Mapping[str, Any], start: float
 ) -> dict[str, Any]:
-    """Write all files of a job, and return its record; `start` is when the job began."""
+    """Write all files of a job, and return its record, with what was `found`; `start` is when the job began."""
     begin = time.perf_counter()
     scan, made = prepared.volume, Made(run.settings, run.model)
     with staged(job.targets) as where:
@@ -214,7 +231,7 @@ def _write(
         now = time.perf_counter()
         restoration.timings.update(write=now - begin, total=now - start)
         record = _build_record(job, run, prepared, restoration, residual)
-        record["scope"] = scope.record if scope is not None else None
+        record |= found
         record |= doubt.record if doubt is not None else {}
         record["output"] = {**describe_output(where[job.output], job, prepared.storage), **record["output"]}
         for path in (job.sidecar, job.report):

@@ -53,7 +53,8 @@ class EnhanceSettings:
         uncertainty: File (one input), or suffix behind "desc-sr" (several), of the calibrated half-width or, without a
             calibration, the standard deviation over samples.
         trust: File (one input), or suffix behind "desc-sr" (several), of the mask of voxels to trust.
-        seed: Of the sampler's noise.
+        adapt_steps: Steps for which the one-step network is tuned on each scan; 0 leaves it as it is.
+        seed: Of the sampler's noise, and of what a scan teaches.
         device: "auto", "cpu", "cuda" or "cuda:1".
         threads: CPU threads; None leaves the choice to torch.
         memory_gib: Most memory a restoration may need (GiB); None takes 80 % of the machine's.
@@ -82,6 +83,7 @@ class EnhanceSettings:
     samples: int = 1
     uncertainty: str | None = None
     trust: str | None = None
+    adapt_steps: int = 0
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -102,6 +104,7 @@ class EnhanceSettings:
             raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:1, got {self.device}")
         self._check_numbers()
         self._check_uncertainty()
+        self._check_adaptation()
 
     def _check_numbers(self) -> None:
         """Refuse numbers outside their range."""
@@ -113,6 +116,8 @@ class EnhanceSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name}: expected a whole number of at least 1, got {value}")
+        if self.adapt_steps < 0:
+            raise ConfigError(f"--adapt-steps: expected a whole number of at least 0, got {self.adapt_steps}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"--seed: expected a whole number from 0 to 2^63 - 1, got {self.seed}")
         if self.realism is not None and not 0 <= self.realism <= 1:
@@ -131,6 +136,15 @@ class EnhanceSettings:
         deterministic = self.mode == "fidelity" if self.realism is None else self.realism == 0
         if self.samples > 1 and deterministic:
             raise ConfigError("--samples: fidelity is the same whatever the seed; leave it out, or add --mode detail")
+
+    def _check_adaptation(self) -> None:
+        """Refuse to tune what is not there, or what something was measured of."""
+        if self.adapt_steps and self.model == BASELINE:
+            raise ConfigError(f"--adapt-steps tunes a network and {BASELINE} has none; leave one of them out")
+        if self.adapt_steps and (self.uncertainty is not None or self.trust is not None):
+            raise ConfigError(
+                "--adapt-steps: nothing is known of a tuned network's errors; leave out --uncertainty, --trust"
+            )
 
     def as_record(self) -> dict[str, Any]:
         """The settings as plain JSON values, without the paths of outputs."""

@@ -198,6 +198,13 @@ def _add_restoration_options(group: Any) -> None:
     group.add_argument("--realism", metavar="L", type=float, help="0 (fidelity) to 1; default: the mode's")
     group.add_argument("--steps", metavar="K", type=int, help="sampler steps; default: the mode's")
     group.add_argument("--samples", metavar="N", type=int, help="samples for --uncertainty and --trust")
+    group.add_argument(
+        "--adapt-steps",
+        metavar="N",
+        type=int,
+        help="tune the network on the scan itself, kept only where parts held out of it gain; "
+        f"default {DEFAULTS.adapt_steps}: not",
+    )
     group.add_argument("--seed", metavar="N", type=int, help=f"default {DEFAULTS.seed}")
     group.add_argument(
         "--consistency",
