@@ -132,7 +132,8 @@ def _correlation(lines: Sequence[Line], test: str) -> str:
         for blend in BLENDS
         if line[f"blend_{blend:g}"] and line[f"{test}_{blend:g}"]
     ]
-    return f"{np.corrcoef(np.array(pairs).T)[0, 1]:.2f}" if len(pairs) > 2 else ""
+    varied = len(pairs) > 2 and np.ptp(pairs, axis=0).min() > 0
+    return f"{np.corrcoef(np.array(pairs).T)[0, 1]:.2f}" if varied else ""
 
 
 def say(text: str) -> None:

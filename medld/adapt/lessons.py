@@ -4,8 +4,9 @@
                    slices it is taken restored, so that crops look as a volume does and not as a stack of thick slices:
                    those are another world, and a network tuned in it loses in this one (method.md 2.7)
     through-plane  its own slices from slices twice as far apart, in pixels up to twice as wide
+    steady         nothing new: the restoration from slices like its own, so that the answer to the scan stays
 
-Neither changes contrast or scale. Every draw is a pure function of (seed, step).
+None changes contrast or intensity. Every draw is a pure function of (seed, step).
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ SMALLEST_CROP = 32
 
 @dataclass(frozen=True)
 class Lesson:
-    """One kind of crop: of which volume, along which of its axes, how it is imaged, in pixels how much wider."""
+    """One kind of crop: of which volume, along which of its axes, and how it is imaged and with what noise.
+
+    It is zoomed out up to `widest` times, along all axes or, not to blur `slices`, in-plane alone.
+    """
 
     volume: int
     axes: tuple[int, ...]
     acquisition: AxisAcquisition
     widest: float
+    slices: bool
     noise: float
 
 
@@ -70,23 +75,30 @@ class Lessons:
         across = tuple(a for a in range(3) if a != axis)
         sides = [scan.grid.shape[a] for a in across]
         self.in_plane = min(config.in_plane, *sides, restored.grid.shape[axis]) // 4 * 4
-        like_the_scan = _sized(acquisition.ratio, acquisition, min(sides), config.slices)
-        coarser = _sized(COARSER, AxisAcquisition(COARSER, 1), scan.grid.shape[axis], config.slices)
-        self._in_plane = Lesson(0, across, like_the_scan, 1.0, noise) if like_the_scan else None
-        self._through = Lesson(1, (axis,), coarser, WIDEST_PIXELS, 0.0) if coarser else None
+        depth = scan.grid.shape[axis]
+        again = _sized(acquisition, acquisition.fine, config.slices)
+        across_slices = _sized(acquisition, int(min(sides) / config.zoom_out), config.slices)
+        coarser = _sized(AxisAcquisition(COARSER, 1), depth, config.slices)
+        self._lessons: tuple[Lesson, ...] = ()
+        if again and across_slices and coarser and self.in_plane >= SMALLEST_CROP:
+            self._lessons = (
+                Lesson(1, (axis,), coarser, WIDEST_PIXELS, True, 0.0),
+                Lesson(0, (axis,), again, 1.0, False, noise),
+                Lesson(0, across, across_slices, config.zoom_out, False, noise),
+            )
 
     @property
     def too_small(self) -> str | None:
         """Why nothing can be taught, in a sentence."""
-        if self.in_plane >= SMALLEST_CROP and self._in_plane is not None and self._through is not None:
+        if self._lessons:
             return None
         return f"expected room for {FEWEST_SLICES} slices each way and {SMALLEST_CROP} pixels, got less"
 
     def draw(self, seed: int, step: int, progress: float) -> Draw:
         """The batch of `step`."""
         rng = np.random.default_rng((seed, step))
-        lesson = self._through if rng.random() < self.config.through_plane else self._in_plane
-        assert lesson is not None, "callers ask first whether it is too small"
+        shares = (self.config.through_plane, self.config.through_plane + self.config.steady)
+        lesson = self._lessons[int(np.searchsorted(shares, rng.random(), side="right"))]
         items = tuple(self._item(rng, lesson) for _ in range(self.config.batch))
         return Draw(lesson.acquisition, items, int(rng.integers(2**62)))
 
@@ -97,9 +109,9 @@ class Lessons:
         array = self.volumes[lesson.volume].array.transpose(axes)
         padded = lesson.acquisition.fine + 2 * lesson.acquisition.margin
         size = (self.in_plane, self.in_plane, padded)
-        widest = min(lesson.widest, *(array.shape[a] / size[a] for a in (0, 1)))
-        wider = float(max(1.0, widest) ** rng.random())
-        zoom = (wider, wider, 1.0)
+        widest = min(lesson.widest, *(array.shape[a] / size[a] for a in range(2 if lesson.slices else 3)))
+        out = float(max(1.0, widest) ** rng.random())
+        zoom = (out, out, 1.0 if lesson.slices else out)
         softer = self.config.told_soft and self.axis != coarse
         flips = rng.random(3) < 0.5
         return Item(
@@ -124,9 +136,9 @@ def _fine(volume: Volume, units: IntensityMap) -> Fine:
     return Fine("scan", array, volume.grid.spacing, volume.contrast, modality=modality)
 
 
-def _sized(ratio: float, like: AxisAcquisition, room: int, most: int) -> AxisAcquisition | None:
+def _sized(like: AxisAcquisition, room: int, most: int) -> AxisAcquisition | None:
     """As many slices as fit into `room` voxels with their reach, an even number, imaged as `like`; None for too few."""
-    reach = 2 * ceil(ratio * max(1.0, like.thickness))
+    ratio, reach = like.ratio, 2 * ceil(like.ratio * max(1.0, like.thickness))
     slices = min(most, int((room - reach) / ratio)) // 2 * 2
     if slices < FEWEST_SLICES:
         return None

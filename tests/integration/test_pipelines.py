@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import runpy
@@ -197,3 +198,26 @@ def test_a_source_left_out_is_judged_and_not_learned(tmp_path: Path, start: Star
     assert lines.startswith(first), "what is there is not made again"
     judged = [line.split(",")[:3:2] for line in lines.splitlines()[1:]]
     assert judged == [["cstar", "sub-cstar01_T1w"], ["none", "sub-cstar01_T1w"], ["none", "sub-lindner01_T1w"]]
+
+
+def test_adaptation_is_measured_scan_by_scan(tmp_path: Path, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = save_tiny(tmp_path / "tiny")
+    head = np.random.default_rng(0).random((100, 52, 56)).astype(np.float32) + 1
+    for name, part in (("large", head), ("small", head[:60])):
+        (tmp_path / "heads").mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(part, np.eye(4)), tmp_path / "heads" / f"sub-{name}_T1w.nii.gz")
+    variants = ("", "learning_rate=1e-3,trained=head")
+    arguments = (tiny, tmp_path / "heads", "--out", tmp_path / "out", "--device", "cpu", "--steps", 1)
+    start("adapt_study", *arguments, "--variants", *variants)
+    text = (tmp_path / "out" / "adapt_study.csv").read_text()
+    lines = list(csv.DictReader(text.splitlines()))
+    assert [(line["variant"], line["volume"]) for line in lines] == [
+        (variant, f"sub-{name}_T1w") for variant in variants for name in ("large", "small")
+    ]
+    for line in lines:
+        kept = float(line["blend"])
+        assert line["chosen"] == (line[f"blend_{kept:g}"] if kept else line["before"])
+        assert (line["in_plane_1"] == "") == line["reason"].startswith("too small")
+    assert "| defaults | 4 | 2 |" in capsys.readouterr().out
+    start("adapt_study", *arguments, "--variants", *variants)
+    assert (tmp_path / "out" / "adapt_study.csv").read_text() == text

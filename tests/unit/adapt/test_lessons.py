@@ -45,7 +45,7 @@ def test_a_draw_is_a_function_of_seed_and_step(make: Make) -> None:
 
 
 def test_pixels_are_restored_from_slices_like_those_of_the_scan(make: Make) -> None:
-    lessons = make(noise=0.01, through_plane=0.0)
+    lessons = make(noise=0.01)
     for step in range(8):
         draw = lessons.draw(0, step, 0.0)
         assert draw.acquisition.ratio == THICK.ratio
@@ -64,15 +64,38 @@ def test_slices_are_restored_from_slices_twice_as_far_apart(make: Make) -> None:
     assert all(item.axes[2] == 2 and item.volume == 1 and item.soft == 0 for item in draw.items)
 
 
-def test_the_share_says_which(make: Make) -> None:
-    lessons = make(through_plane=0.3)
-    share = np.mean([lessons.draw(0, step, 0.0).items[0].volume for step in range(300)])
-    assert share == pytest.approx(0.3, abs=0.1)
+def test_to_stay_steady_the_restoration_is_imaged_as_the_scan_was(make: Make) -> None:
+    draw = make(steady=1.0).draw(0, 0, 0.0)
+    assert (draw.acquisition.ratio, draw.acquisition.thickness) == (THICK.ratio, THICK.thickness)
+    assert all(item.axes[2] == 2 and item.volume == 0 and item.soft == 0 for item in draw.items)
+
+
+def test_the_shares_say_which(make: Make) -> None:
+    lessons = make(through_plane=0.3, steady=0.2)
+    items = [lessons.draw(0, step, 0.0).items[0] for step in range(300)]
+    assert np.mean([item.volume for item in items]) == pytest.approx(0.3, abs=0.1)
+    assert np.mean([item.axes[2] == 2 for item in items]) == pytest.approx(0.5, abs=0.1)
+
+
+def test_zoomed_out_crops_keep_their_shape_and_stay_inside(make: Make) -> None:
+    lessons = make(zoom_out=1.6)
+    zooms = set()
+    for step in range(6):
+        draw = lessons.draw(0, step, 0.0)
+        for item in draw.items:
+            zooms.add(item.zoom[0])
+            assert len(set(item.zoom)) == 1
+            size = (32, 32, draw.acquisition.fine + 2 * draw.acquisition.margin)
+            shape = lessons.volumes[0].array.transpose(item.axes).shape
+            for centre, zoom, n, whole in zip(item.centre, item.zoom, size, shape, strict=True):
+                assert zoom * (n - 1) / 2 <= centre + 1e-9
+                assert centre + zoom * (n - 1) / 2 <= whole - 1 + 1e-9
+    assert 1 <= min(zooms) < max(zooms) <= 1.6
 
 
 def test_a_crop_is_the_volume_itself(make: Make) -> None:
     """No air beyond the volume is in it, its values are those of the scan, and it is imaged by its acquisition."""
-    lessons = make(through_plane=0.0, units=IntensityMap(4000.0))
+    lessons = make(units=IntensityMap(4000.0))
     draw = lessons.draw(0, 0, 0.0)
     sample = Applier(lessons.volumes, torch.device("cpu"), "inverse", latents=False).apply(make_plan(draw, 32))
     margin, fine = draw.acquisition.margin, draw.acquisition.fine
