@@ -21,6 +21,7 @@ import numpy as np
 from csv_lines import CsvLines
 
 from medld.adapt import Adapted, adapt, settings_for
+from medld.adapt.judge import TESTS
 from medld.checkpoint import load_model
 from medld.dataset import Fine, load
 from medld.geometry import choose_target
@@ -33,7 +34,6 @@ CSV = "adapt_study.csv"
 KEY = ("variant", "ratio", "volume")
 BLENDS = (0.25, 0.5, 0.75, 1.0)
 GAINS = tuple(f"blend_{blend:g}" for blend in BLENDS)
-TESTS = ("through_plane", "in_plane")
 HELD_OUT = tuple(f"{test}_{blend}" for test in TESTS for blend in ("start", *(f"{blend:g}" for blend in BLENDS)))
 FIELDS = (*KEY, "baseline", "before", "chosen", "blend", *GAINS, *HELD_OUT, "seconds", "reason")
 

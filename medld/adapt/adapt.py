@@ -133,9 +133,9 @@ def _is_better(gains: Gains, config: AdaptConfig) -> bool:
     return (
         gains[IN_PLANE]["gain_db"] >= config.least_gain
         and gains[THROUGH_PLANE]["gain_db"] >= 0
-        and all(row["blocks_won"] > 0.5 for row in gains.values())
+        and all(gains[test]["blocks_won"] > 0.5 for test in (THROUGH_PLANE, IN_PLANE))
     )
 
 
 def _gain(gains: Gains) -> float:
-    return sum(row["gain_db"] for row in gains.values())
+    return gains[THROUGH_PLANE]["gain_db"] + gains[IN_PLANE]["gain_db"]
