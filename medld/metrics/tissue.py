@@ -15,7 +15,6 @@ Source: Otsu, IEEE SMC 9 (1979) 62; Liao, Chen & Chung, JISE 17 (2001) 713 (seve
 from __future__ import annotations
 
 import numpy as np
-from skimage.filters import threshold_multiotsu
 
 from medld.errors import InputError
 from medld.metrics.checks import Array
@@ -34,6 +33,8 @@ def class_thresholds(values: Array) -> tuple[float, float]:
     Raises:
         InputError: If there are fewer than three levels among them (E_PIXELS).
     """
+    from skimage.filters import threshold_multiotsu  # the one use of a package that training does without
+
     low, high = float(values.min()), float(np.percentile(values, TOP_PERCENTILE))
     if high > low:
         counts, edges = np.histogram(np.minimum(values, high), BINS, (low, high))
