@@ -26,7 +26,11 @@ from medld.training.draw import CT_CURVE, LEAST_TISSUE, TRIES, Draw, Item
 from medld.volume import Volume
 
 UNCHANGED = CT_CURVE
+"""The contrast curve that is none."""
+
 COARSER = 2
+"""How many times farther apart than its own the slices are that the scan's own slices are restored from."""
+
 WIDEST_PIXELS = 2.0
 FEWEST_SLICES = 4
 SMALLEST_CROP = 32

@@ -65,7 +65,8 @@ def tune(
     module: Any = copy.deepcopy(networks.one_step)
     own = replace(networks, one_step=module.to(device, memory_format=torch.channels_last_3d))
     training = _training(config, precision)
-    with explained(device), torch.backends.cudnn.flags(True, False, True, False):
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with explained(device), flags:
         stage = Anchored(own, training, config)
         learner = Learner(stage, training, device, ALONE)
         applier = Applier(lessons.volumes, device, networks.profile_map, latents=False)
