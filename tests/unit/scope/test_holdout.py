@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medld.geometry import Grid
-from medld.scope import HeldOut, hold_out, judge_held_out
+from medld.scope import HeldOut, halved, hold_out, judge_held_out
 from medld.volume import Volume
 
 
@@ -46,6 +46,13 @@ def test_the_coarse_scan_has_half_of_the_slices_in_the_same_box(scan: tuple[Volu
     assert case.coarse.grid.extent == pytest.approx(case.truth.grid.extent)
     assert case.coarse.grid.spacing[axis] == pytest.approx(2 * volume.grid.spacing[axis])
     np.testing.assert_allclose(case.coarse.array.mean(), case.truth.array.mean(), rtol=0.02)
+
+
+def test_of_an_odd_number_of_slices_the_last_is_left_out(scan: tuple[Volume, int]) -> None:
+    volume, axis = scan
+    case = halved(volume, axis)
+    assert (case.truth.grid.shape[axis], case.coarse.grid.shape[axis]) == (24, 12)
+    assert case.coarse.grid.extent == pytest.approx(case.truth.grid.extent)
 
 
 def test_the_test_costs_a_small_part_of_the_restoration(rng: np.random.Generator) -> None:
