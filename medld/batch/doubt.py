@@ -1,7 +1,8 @@
-"""Doubt: how far the values of one restoration can be trusted, for `--uncertainty` and `--trust`.
+"""Doubt: how far the values of one restoration can be trusted.
 
 Where the model was calibrated for what it is asked, the half-width of intervals that hold 90 % of a typical subject's
-voxels, and the mask of `medld.calibration`; else the standard deviation over samples, which promises nothing.
+voxels, the ends of these intervals, and the mask of `medld.calibration`. Of samples their mean and standard deviation,
+which promise nothing; the deviation is also the uncertainty where there is no calibration.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medld.batch.prepare import Prepared
 from medld.batch.settings import EnhanceSettings
@@ -33,13 +35,28 @@ from medld.metrics import find_foreground
 from medld.superres import Restoration
 from medld.volume import Volume
 
-__all__ = ["Doubt", "DoubtSource", "find_source"]
+__all__ = ["Doubt", "DoubtSource", "VoxelMap", "find_source"]
+
+Array = NDArray[Any]
 
 PROMISE = (
     "in a typical subject like those of the calibration this share of the foreground lies within output +- half-width; "
     "a single voxel or lesion is promised nothing"
 )
-DEVIATION = ("sd", "standard deviation")
+DEVIATION = "standard deviation"
+PERCENT = f"{100 * LEVEL:.0f}"
+INTERVAL = f"calibrated {PERCENT}% interval"
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelMap:
+    """Scanner units, on the grid of the result; `code` and `meaning` say what of, and `rests_on` is the SHA-256 of the
+    calibration, empty without one."""
+
+    volume: Volume
+    code: str
+    meaning: str
+    rests_on: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +64,13 @@ class Doubt:
     """What is written about one restoration.
 
     Args:
-        uncertainty: Half-width or standard deviation, scanner units, on the grid of the result.
-        meaning: Which of them: a short code, and words.
-        rests_on: SHA-256 of the calibration, empty without one.
+        maps: By kind, as in `Job.maps`; there may be more of them than are asked for.
         trusted: 1 where to trust, else 0; None where it was not asked for.
         record: For the sidecar.
         warnings: Sentences for the report.
     """
 
-    uncertainty: Volume
-    meaning: tuple[str, str]
-    rests_on: str
+    maps: Mapping[str, VoxelMap]
     trusted: Volume | None
     record: Mapping[str, Any]
     warnings: tuple[str, ...]
@@ -74,34 +87,45 @@ class DoubtSource:
     cohort: str
     sha256: str
 
+    @property
+    def asked_for(self) -> str:
+        """The options that ask for doubts."""
+        return _asked_for(self.settings)
+
     def check(self, scan: Volume) -> None:
         """Before the long work. Raises: ConfigError, if the model will have no part in the result."""
         if scan.modality not in (*self.model.networks.modalities, "unknown"):
             raise ConfigError(
-                f"--uncertainty, --trust: {self.model.name} was not trained for {scan.modality.upper()}, so it draws "
+                f"{self.asked_for}: {self.model.name} was not trained for {scan.modality.upper()}, so it draws "
                 "no samples of it and nothing is known of its errors there; leave them out, or name another --model"
             )
 
     def judge(self, prepared: Prepared, restoration: Restoration, output: Volume) -> Doubt:
         """The doubts about `output`, the restoration as it is stored."""
+        maps = _maps_of_samples(restoration)
+        record: dict[str, Any] = {"samples": _describe_samples(self.settings)} if maps else {}
+        if not _asks_for_width(self.settings):
+            return Doubt(maps, None, record, ())
         if self.mode is None:
-            assert restoration.spread is not None, "checked before the model was used"
-            record = {"kind": DEVIATION[1] + " over samples, not calibrated", "samples": self.settings.samples}
-            return Doubt(restoration.spread, DEVIATION, "", None, {"uncertainty": record}, ())
+            kind = f"{DEVIATION} over samples, not calibrated"
+            record["uncertainty"] = {"kind": kind, "samples": self.settings.samples}
+            return Doubt({**maps, "uncertainty": maps["std"]}, None, record, ())
         scan, spread = prepared.volume, restoration.spread
         acquisition = prepared.request.acquisition(scan.grid)
         drawn = spread.array if spread is not None and self.mode.is_sampled else None
         evidence = Evidence.of(scan, output.array, acquisition, restoration.noise, drawn)
         found = half_width(evidence, self.mode, scan.contrast)
-        record = {"uncertainty": _describe(found, self.mode, self.cohort, self.sha256)}
+        record["uncertainty"] = _describe(found, self.mode, self.cohort, self.sha256)
         trusted = None
         if self.settings.trust is not None:
             trust = find_trust(evidence, found)
             trusted = output.with_array(trust.trusted.astype(np.float32))
             record["trust"] = _describe_trust(trust, output)
-        meaning = (f"hw{100 * LEVEL:.0f}", f"half-width of the calibrated {LEVEL:.0%} interval")
-        warnings = (*found.warnings, *self._warn())
-        return Doubt(output.with_array(found.array), meaning, self.sha256, trusted, record, warnings)
+        words = f"half-width of the {INTERVAL}"
+        maps["uncertainty"] = VoxelMap(output.with_array(found.array), f"hw{PERCENT}", words, self.sha256)
+        if self.settings.interval:
+            maps |= _ends_of_interval(output, found.array, self.sha256, signed=bool(scan.array.min() < 0))
+        return Doubt(maps, trusted, record, (*found.warnings, *self._warn()))
 
     def _warn(self) -> tuple[str, ...]:
         """What the samples have to do with it."""
@@ -121,20 +145,61 @@ def find_source(settings: EnhanceSettings, model: Model | None) -> DoubtSource |
         ConfigError: There is neither a calibration for what is asked nor samples that differ.
         CheckpointError: The calibration is damaged or of other weights.
     """
-    option = "--trust" if settings.trust is not None else "--uncertainty"
-    if settings.uncertainty is None and settings.trust is None:
+    option = _asked_for(settings)
+    if not option:
         return None
     if model is None:
         raise ConfigError(f"{option} needs a model; name one with --model, or leave it out")
-    draws = settings.samples > 1 and model.networks.denoiser is not None
+    draws = settings.samples > 1
+    if draws and model.networks.denoiser is None:
+        raise ConfigError(
+            f"--samples: {model.name} holds no diffusion part, so it draws none; leave it out, or name another --model"
+        )
     mode, cohort, sha256 = _find_mode(settings, model, draws=draws)
-    if mode is None and (settings.trust is not None or not draws):
+    if mode is None and (settings.trust is not None or settings.interval or not draws):
         raise ConfigError(
             f"{option}: {model.name} was not calibrated for what is asked; leave it out, take --mode fidelity, or "
             "calibrate it (pipelines/calibrate.py). Models that draw samples also give their --uncertainty with "
             "--mode detail --samples 8"
         )
     return DoubtSource(settings, model, mode, cohort, sha256)
+
+
+def _asks_for_width(settings: EnhanceSettings) -> bool:
+    """Whether anything is asked for that rests on the width of intervals."""
+    return settings.uncertainty is not None or settings.trust is not None or settings.interval
+
+
+def _asked_for(settings: EnhanceSettings) -> str:
+    """The options that ask for doubts, empty if none does."""
+    asked = {
+        "--uncertainty": settings.uncertainty is not None,
+        "--trust": settings.trust is not None,
+        "--interval": settings.interval,
+        "--samples": settings.samples > 1,
+    }
+    return ", ".join(option for option, wanted in asked.items() if wanted)
+
+
+def _maps_of_samples(restoration: Restoration) -> dict[str, VoxelMap]:
+    """Mean and deviation of the samples, if there are any."""
+    if restoration.mean is None or restoration.spread is None:
+        return {}
+    return {
+        "mean": VoxelMap(restoration.mean, "mean", "mean over samples"),
+        "std": VoxelMap(restoration.spread, "sd", DEVIATION),
+    }
+
+
+def _ends_of_interval(output: Volume, width: Array, rests_on: str, *, signed: bool) -> dict[str, VoxelMap]:
+    """Both ends of the interval; none lies below 0 of a scan that is not `signed`, unless the output does."""
+    lower, upper = output.array - width, output.array + width
+    if not signed:
+        lower = np.maximum(lower, np.minimum(output.array, 0))
+    return {
+        "lower": VoxelMap(output.with_array(lower), f"lower{PERCENT}", f"lower end of the {INTERVAL}", rests_on),
+        "upper": VoxelMap(output.with_array(upper), f"upper{PERCENT}", f"upper end of the {INTERVAL}", rests_on),
+    }
 
 
 def _find_mode(settings: EnhanceSettings, model: Model, *, draws: bool) -> tuple[ModeConfig | None, str, str]:
@@ -145,6 +210,15 @@ def _find_mode(settings: EnhanceSettings, model: Model, *, draws: bool) -> tuple
     realism, steps = model.networks.position(settings.mode, settings.realism, settings.steps)
     mode = calibration.find_mode(realism, steps, sampled=draws)
     return mode, calibration.cohort, file_sha256(model.folder / FILE)
+
+
+def _describe_samples(settings: EnhanceSettings) -> dict[str, Any]:
+    """The samples for the sidecar."""
+    return {
+        "number": settings.samples,
+        "seeds": [settings.seed, settings.seed + settings.samples - 1],
+        "meaning": "sample d is what --realism 1 gives with seed + d; mean and standard deviation promise nothing",
+    }
 
 
 def _describe(found: HalfWidth, mode: ModeConfig, cohort: str, sha256: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medld import __version__
-from medld.batch.doubt import Doubt
+from medld.batch.doubt import VoxelMap
 from medld.batch.plan import Job
 from medld.batch.prepare import Prepared
 from medld.batch.settings import BASELINE, EnhanceSettings
@@ -26,7 +26,7 @@ from medld.volume import Volume
 if TYPE_CHECKING:
     from medld.io.dicom import Derivation
 
-__all__ = ["Made", "describe_output", "write_mask", "write_output", "write_uncertainty"]
+__all__ = ["Made", "describe_output", "write_map", "write_mask", "write_output"]
 
 
 MACHINE = ("device", "threads", "memory_gib")
@@ -75,18 +75,17 @@ def write_output(path: Path, job: Job, volume: Volume, prepared: Prepared, made:
     return write_series(path, volume, job.input.series, prepared.storage, made.derive(prepared))
 
 
-def write_uncertainty(path: Path, job: Job, doubt: Doubt, prepared: Prepared, made: Made) -> None:
-    """Write the half-width or standard deviation, unrounded: it is small beside the scan's values."""
-    code, meaning = doubt.meaning
+def write_map(path: Path, job: Job, kind: str, of: VoxelMap, prepared: Prepared, made: Made) -> None:
+    """Write a map, unrounded: a half-width is small beside the scan's values."""
     if not job.dicom:
-        write_volume(path, doubt.uncertainty, prepared.storage.as_float32(), description=_describe(code))
+        write_volume(path, of.volume, prepared.storage.as_float32(), description=_describe(of.code))
         return
-    from medld.io.dicom import write_spread_map
+    from medld.io import dicom
 
     assert job.input.series is not None, "only DICOM becomes DICOM"
     origin = made.derive(prepared)
-    write_spread_map(
-        path, doubt.uncertainty, job.input.series, origin, code=code, meaning=meaning, rests_on=doubt.rests_on
+    dicom.write_map(
+        path, of.volume, job.input.series, origin, kind=kind, code=of.code, meaning=of.meaning, rests_on=of.rests_on
     )
 
 

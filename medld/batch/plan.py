@@ -5,6 +5,9 @@
     study/ (DICOM)        -> study_desc-sr/series-3-1f2e3d4c5b6a_desc-sr/IM-0001.dcm ...,
                              study_desc-sr/series-3-1f2e3d4c5b6a_desc-sr.json
 
+Maps that have no name of their own are called after the output: scan_desc-srmean.nii.gz, or beside a file that was
+named with -o, restored.mha, restored_desc-mean.mha; those of DICOM are parametric maps, .dcm.
+
 Everything that names alone can tell is refused here: missing inputs, two inputs that would get one
 name, outputs that exist, outputs that would replace an input.
 """
@@ -13,12 +16,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medld.batch.inputs import ImageFile, Input, files_of
-from medld.batch.names import clean_mark, image_suffix
+from medld.batch.names import clean_mark, image_suffix, name_output
 from medld.batch.options import becomes_image, check_options, is_nifti
 from medld.batch.search import Found, find_inputs
 from medld.batch.settings import EnhanceSettings, Outcome, label
@@ -40,7 +43,8 @@ class Job:
         output: The restored volume: a file, or the folder of a DICOM series.
         sidecar: Its record.
         dicom: Whether the output is a DICOM series.
-        uncertainty: Half-width or standard deviation, or None.
+        maps: What is written about each voxel, by kind: "uncertainty", "mean" and "std" of samples, "lower" and "upper"
+            end of its interval.
         trust: Mask of the voxels to trust, or None.
         preview: Before/after picture, or None.
         report: Copy of the record, or None.
@@ -50,7 +54,7 @@ class Job:
     output: Path
     sidecar: Path
     dicom: bool = False
-    uncertainty: Path | None = None
+    maps: Mapping[str, Path] = field(default_factory=dict)
     trust: Path | None = None
     preview: Path | None = None
     report: Path | None = None
@@ -78,7 +82,7 @@ class Job:
     @property
     def targets(self) -> tuple[Path, ...]:
         """Everything the job writes, the output last: where it stands, the rest stands too."""
-        extras = (self.uncertainty, self.trust, self.preview, self.report, self.sidecar, self.output)
+        extras = (*self.maps.values(), self.trust, self.preview, self.report, self.sidecar, self.output)
         return tuple(path for path in extras if path is not None)
 
 
@@ -176,22 +180,33 @@ def _name_files(item: Input, settings: EnhanceSettings, several: bool, together:
         # The sidecar stands there anyway: asking for it as the report is no collision.
         wants_copy = settings.report is not None and not _is_same(settings.report, job.sidecar)
         job = replace(job, report=settings.report if wants_copy else None)
+    map_suffix = ".dcm" if dicom else suffix
+    maps = {
+        kind: output.with_name(name_output(output, kind) if is_file else item.name_output("sr" + kind, map_suffix))
+        for kind in _kinds_of(settings)
+    }
+    if settings.uncertainty is not None and not several:
+        maps["uncertainty"] = Path(settings.uncertainty)
+    elif settings.uncertainty is not None:
+        maps["uncertainty"] = output.with_name(item.name_output("sr" + clean_mark(settings.uncertainty), map_suffix))
+    job = replace(job, maps=maps)
     if not several:
         return replace(
             job,
-            uncertainty=None if settings.uncertainty is None else Path(settings.uncertainty),
             trust=None if settings.trust is None else Path(settings.trust),
             preview=None if settings.preview is None else Path(settings.preview),
         )
-    if settings.uncertainty is not None:
-        spread = item.name_output("sr" + clean_mark(settings.uncertainty), ".dcm" if dicom else suffix)
-        job = replace(job, uncertainty=output.with_name(spread))
     if settings.trust is not None:
         mask = item.name_output("sr" + clean_mark(settings.trust), ".nii.gz" if dicom else suffix)
         job = replace(job, trust=output.with_name(mask))
     if settings.preview is not None:
         job = replace(job, preview=output.with_name(item.name_output("sr" + clean_mark(settings.preview), ".png")))
     return job
+
+
+def _kinds_of(settings: EnhanceSettings) -> tuple[str, ...]:
+    """The maps that have their names from the output's."""
+    return (*(("mean", "std") if settings.samples > 1 else ()), *(("lower", "upper") if settings.interval else ()))
 
 
 def _suffix_of(item: Input, settings: EnhanceSettings) -> str | None:

@@ -17,7 +17,7 @@ import torch
 
 from medld.batch.adaptation import Adaptation, adapt_model, check_adaptable
 from medld.batch.doubt import Doubt, DoubtSource, find_source
-from medld.batch.outputs import Made, describe_output, write_mask, write_output, write_uncertainty
+from medld.batch.outputs import Made, describe_output, write_map, write_mask, write_output
 from medld.batch.plan import Job, Plan
 from medld.batch.prepare import Prepared, find_memory_limit, prepare_scan
 from medld.batch.scope import Scope, check_scope
@@ -193,7 +193,7 @@ def _in_scope(prepared: Prepared, run: _Run) -> tuple[Prepared, _Run, Scope | No
         return prepared, run, scope
     if run.source is not None:
         raise ConfigError(
-            "--uncertainty, --trust: on slices held out of this scan interpolation does better than "
+            f"{run.source.asked_for}: on slices held out of this scan interpolation does better than "
             f"{run.model.name}, and nothing is known of its errors; leave them out, or keep the model with --force"
         )
     return prepared, replace(run, model=None, resolver=SuperResolver(device=settings.device)), scope
@@ -241,9 +241,9 @@ def _write(
 
 
 def _write_doubt(where: Mapping[Path, Path], job: Job, doubt: Doubt, prepared: Prepared, made: Made) -> None:
-    """Write what was asked for of the uncertainty and the mask."""
-    if job.uncertainty is not None:
-        write_uncertainty(where[job.uncertainty], job, doubt, prepared, made)
+    """Write what was asked for of the maps and the mask."""
+    for kind, path in job.maps.items():
+        write_map(where[path], job, kind, doubt.maps[kind], prepared, made)
     if job.trust is not None:
         assert doubt.trusted is not None, "checked before anything was written"
         write_mask(where[job.trust], doubt.trusted, prepared)

@@ -30,7 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Options with named choices; the first is the default."""
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-NOT_SETTINGS = ("output", "report", "preview", "uncertainty", "trust", "overwrite", "format", "series")
+NOT_SETTINGS = ("output", "report", "preview", "uncertainty", "trust", "interval", "overwrite", "format", "series")
 """Where files go says nothing about what is in them; a path, or a series' description, may hold a name."""
 
 
@@ -49,10 +49,11 @@ class EnhanceSettings:
         mode: "fidelity", "balanced" or "detail".
         realism: 0 (the posterior mean) to 1 (a full sample); None takes the mode's.
         steps: Sampler steps; None takes the mode's.
-        samples: Samples drawn for the uncertainty.
+        samples: Samples drawn besides; from 2 on their mean and standard deviation are written beside the output.
         uncertainty: File (one input), or suffix behind "desc-sr" (several), of the calibrated half-width or, without a
             calibration, the standard deviation over samples.
         trust: File (one input), or suffix behind "desc-sr" (several), of the mask of voxels to trust.
+        interval: Write the lower and the upper end of the calibrated interval beside the output.
         adapt_steps: Steps for which the one-step network is tuned on each scan; 0 leaves it as it is.
         seed: Of the sampler's noise, and of what a scan teaches.
         device: "auto", "cpu", "cuda" or "cuda:1".
@@ -84,6 +85,7 @@ class EnhanceSettings:
     uncertainty: str | None = None
     trust: str | None = None
     adapt_steps: int = 0
+    interval: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -103,7 +105,7 @@ class EnhanceSettings:
         if not DEVICE.fullmatch(self.device):
             raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:1, got {self.device}")
         self._check_numbers()
-        self._check_uncertainty()
+        self._check_samples()
         self._check_adaptation()
 
     def _check_numbers(self) -> None:
@@ -129,10 +131,8 @@ class EnhanceSettings:
             if self.factor is not None:
                 raise ConfigError("expected --spacing or --factor, got both; leave one of them out")
 
-    def _check_uncertainty(self) -> None:
-        """Refuse samples that nobody looks at, or that are all the same."""
-        if self.samples > 1 and self.uncertainty is None and self.trust is None:
-            raise ConfigError("--samples N is for --uncertainty or --trust; give one of them, or leave it out")
+    def _check_samples(self) -> None:
+        """Refuse samples that are all the same."""
         deterministic = self.mode == "fidelity" if self.realism is None else self.realism == 0
         if self.samples > 1 and deterministic:
             raise ConfigError("--samples: fidelity is the same whatever the seed; leave it out, or add --mode detail")
@@ -141,9 +141,9 @@ class EnhanceSettings:
         """Refuse to tune what is not there, or what something was measured of."""
         if self.adapt_steps and self.model == BASELINE:
             raise ConfigError(f"--adapt-steps tunes a network and {BASELINE} has none; leave one of them out")
-        if self.adapt_steps and (self.uncertainty is not None or self.trust is not None):
+        if self.adapt_steps and (self.interval or self.uncertainty is not None or self.trust is not None):
             raise ConfigError(
-                "--adapt-steps: nothing is known of a tuned network's errors; leave out --uncertainty, --trust"
+                "--adapt-steps: nothing is known of a tuned network's errors; leave out --uncertainty, --interval, --trust"
             )
 
     def as_record(self) -> dict[str, Any]:

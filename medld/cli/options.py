@@ -46,6 +46,11 @@ examples:
       several inputs: a folder of results, one report on all
   medld enhance scan.nii.gz --uncertainty width.nii.gz --trust mask.nii.gz
       besides, half the width of intervals that hold 90 % of a typical subject's voxels, and which details to trust
+  medld enhance scan.nii.gz --interval
+      besides, both ends of these intervals: scan_desc-srlower.nii.gz, scan_desc-srupper.nii.gz
+  medld enhance scan.nii.gz --mode detail --samples 8
+      besides, mean and deviation of 8 samples: scan_desc-srmean.nii.gz, scan_desc-srstd.nii.gz; each sample alone is
+      what --realism 1 gives with --seed 0 to 7
   medld enhance study/ --dry-run
       all checks, nothing written
 
@@ -197,7 +202,7 @@ def _add_restoration_options(group: Any) -> None:
     )
     group.add_argument("--realism", metavar="L", type=float, help="0 (fidelity) to 1; default: the mode's")
     group.add_argument("--steps", metavar="K", type=int, help="sampler steps; default: the mode's")
-    group.add_argument("--samples", metavar="N", type=int, help="samples for --uncertainty and --trust")
+    group.add_argument("--samples", metavar="N", type=int, help="draw N; their mean and deviation are written too")
     group.add_argument(
         "--adapt-steps",
         metavar="N",
@@ -234,6 +239,9 @@ def _add_file_options(group: Any) -> None:
     )
     group.add_argument(
         "--trust", metavar="FILE", help="mask: 1 where details can be trusted, else 0 (several inputs: a suffix)"
+    )
+    group.add_argument(
+        "--interval", action="store_true", help="both ends of the calibrated 90 %% interval, beside the output"
     )
     group.add_argument("--overwrite", action="store_true", help="replace outputs; inputs never")
     group.add_argument("--force", action="store_true", help="take label maps for scans; keep the model on any scan")

@@ -113,10 +113,12 @@ class AxisPass:
     def _sampled(self, draw: int, mean: Tensor | None) -> Tensor:
         """A sample's correction; its noise field is drawn whole and on the CPU, so tiles and devices agree on it.
 
+        Sample `draw` of a seed is the first one of the seed `draw` higher, so that each can be made alone.
+
         `mean` is `_mean()` where the caller has it.
         """
         samples, known = self._start(mean if self.networks.fidelity == "one-step" else None)
-        seed = np.random.SeedSequence((self.dials.seed, draw, self.remaining)).generate_state(1, np.uint64)
+        seed = np.random.SeedSequence((self.dials.seed + draw, 0, self.remaining)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed[0] >> 1))
         return self._latent(samples, generator, known=known)
 

@@ -174,17 +174,13 @@ class _Job:
             scan = self._to_device(units)
         noise = self._noise(scan.movedim(self.request.target.axes[0] + 2, -1))
         fine = self._restore(scan, noise, None)
-        spread = self._spread(scan, noise) if self.draws else None
+        mean, spread = self._samples(scan, noise, units) if self.draws else (None, None)
         with self.work.timed("intensity"):
-            array = units.inverse(self._respect_background(fine, scan)[0, 0]).cpu().numpy()
-            if not np.isfinite(array).all():
-                raise RestorationError(
-                    "Expected finite values, the networks gave NaN or Inf. Try --device cpu; nothing was written."
-                )
-        grid = self.request.target.grid
+            volume = self._to_volume(units.inverse(self._respect_background(fine, scan)))
         return Restoration(
-            volume=replace(self.volume, array=array, grid=grid),
-            spread=None if spread is None else replace(self.volume, array=spread * np.float32(units.scale), grid=grid),
+            volume=volume,
+            mean=mean,
+            spread=spread,
             noise=float(noise) * units.scale,
             method=self._method(),
             precision=str(self.dtype).removeprefix("torch.") if self.networks else "float32",
@@ -213,15 +209,25 @@ class _Job:
         damping = torch.full_like(noise, SMALLEST_LAMBDA) if exact else damping_for(noise)
         return Strength(noise * (not exact), damping, self.request.consistency != "off")
 
-    def _spread(self, scan: Tensor, noise: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Deviation over samples, one of them in memory at a time (Welford)."""
+    def _to_volume(self, fine: Tensor) -> Volume:
+        """What is on the target grid (1, 1, I, J, K), in scanner units."""
+        array = fine[0, 0].cpu().numpy()
+        if not np.isfinite(array).all():
+            raise RestorationError(
+                "Expected finite values, the networks gave NaN or Inf. Try --device cpu; nothing was written."
+            )
+        return replace(self.volume, array=array, grid=self.request.target.grid)
+
+    def _samples(self, scan: Tensor, noise: Tensor, units: IntensityMap) -> tuple[Volume, Volume]:
+        """Mean and standard deviation over samples, one of them in memory at a time (Welford)."""
         mean = moment = torch.zeros((), device=scan.device)
         for draw in range(self.draws):
-            sample = self._restore(scan, noise, draw)
+            sample = self._respect_background(self._restore(scan, noise, draw), scan)
             delta = sample - mean
             mean = mean + delta / (draw + 1)
             moment = moment + delta * (sample - mean)
-        return (moment / (self.draws - 1)).sqrt()[0, 0].cpu().numpy()
+        spread = (moment / (self.draws - 1)).sqrt() * units.scale
+        return self._to_volume(units.inverse(mean)), self._to_volume(spread)
 
     def _restore(self, scan: Tensor, noise: Tensor, draw: int | None) -> Tensor:
         """The scan on the target grid, in network units; a pure sample where `draw` is given."""

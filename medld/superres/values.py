@@ -15,7 +15,10 @@ Mode = Literal["fidelity", "balanced", "detail"]
 
 @dataclass(frozen=True)
 class Request:
-    """What to make of a scan, see `medld enhance --help`; `thickness` in mm per array axis, None = the spacing."""
+    """What to make of a scan, see `medld enhance --help`; `thickness` in mm per array axis, None = the spacing.
+
+    Sample d of `samples`, counted from 0, is what `realism` 1 gives with the seed `seed` + d.
+    """
 
     target: Target
     thickness: tuple[float | None, float | None, float | None] = (None, None, None)
@@ -44,12 +47,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Restoration:
-    """The result: `volume` and `spread` (deviation over samples, or None) in scanner units on the target grid.
+    """The result: `volume` and, of samples, `mean` and `spread` (standard deviation), or None, in scanner units on the
+    target grid.
 
     `noise` is the scan's, in its units, 0 where none stands out; `timings` are seconds per stage.
     """
 
     volume: Volume
+    mean: Volume | None
     spread: Volume | None
     noise: float
     method: str

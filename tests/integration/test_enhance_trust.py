@@ -1,4 +1,4 @@
-"""`--uncertainty` and `--trust`: what is written of a calibrated model, of samples, and what is refused."""
+"""`--uncertainty`, `--trust`, `--interval`, `--samples`: what is written, and what is refused."""
 
 from __future__ import annotations
 
@@ -131,16 +131,67 @@ def test_samples_give_their_spread_to_a_scale_that_was_calibrated_with_it(scan: 
     assert any("use --samples 2" in warning for warning in record["warnings"])
 
 
+def test_samples_leave_their_mean_and_deviation_beside_the_output(scan: Path, model: Path) -> None:
+    code, record = enhance(scan, model, *SAMPLED, 3, "--seed", 5, "--uncertainty", scan.with_name("sd.nii"))
+    assert code == 0
+    assert (record["samples"]["number"], record["samples"]["seeds"]) == (3, [5, 7])
+    mean, std = (nib.load(scan.with_name(f"x_desc-{kind}.nii")) for kind in ("mean", "std"))
+    output = nib.load(scan.with_name("x.nii"))
+    for image in (mean, std):
+        assert image.get_data_dtype() == np.float32
+        assert np.allclose(image.affine, output.affine)
+    assert np.array_equal(values_of(scan.with_name("sd.nii")), std.dataobj), "for want of a calibration"
+    alone = []
+    for seed in (5, 6, 7):
+        assert enhance(scan, model, "--realism", 1, "--steps", 2, "--seed", seed)[0] == 0
+        alone.append(values_of(scan.with_name("x.nii")).astype(np.float64))
+    # Outputs are whole numbers, as the scan is.
+    assert np.allclose(mean.dataobj, np.mean(alone, 0), rtol=0, atol=0.51)
+    assert np.allclose(std.dataobj, np.std(alone, 0, ddof=1), rtol=0, atol=0.51 * 1.5**0.5)
+
+
+@pytest.mark.parametrize("shift", [0, -300])
+def test_the_interval_holds_the_output_and_is_its_half_width_wide(scan: Path, model: Path, shift: int) -> None:
+    if shift:
+        image = nib.load(scan)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + np.int16(shift), image.affine), scan)
+    calibrate(model)
+    code, record = enhance(scan, model, "--uncertainty", scan.with_name("hw.nii"), "--interval")
+    assert code == 0
+    assert record["uncertainty"]["level"] == 0.9
+    lower, upper = (values_of(scan.with_name(f"x_desc-{end}.nii")) for end in ("lower", "upper"))
+    output, width = values_of(scan.with_name("x.nii")), values_of(scan.with_name("hw.nii"))
+    assert lower.dtype == upper.dtype == np.float32
+    assert (lower <= output).all()
+    assert (output <= upper).all()
+    assert np.allclose(upper, output + width, rtol=1e-5)
+    floor = output - width if shift else np.maximum(output - width, 0)
+    assert np.allclose(lower, floor, rtol=1e-5, atol=1e-3)
+    assert (lower.min() < 0) == bool(shift)
+
+
+def test_a_map_that_cannot_be_written_leaves_nothing(scan: Path, model: Path) -> None:
+    calibrate(model)
+    scan.with_name("x_desc-upper.nii").mkdir()
+    before = sorted(scan.parent.iterdir())
+    assert enhance(scan, model, "--interval")[0] == 2
+    assert sorted(scan.parent.iterdir()) == before
+
+
 def test_a_mode_without_calibration_or_samples_is_refused_at_once(
     scan: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for options in (("--uncertainty", "u.nii"), (*SAMPLED, 2, "--trust", "t.nii")):
+    for options in (("--uncertainty", "u.nii"), (*SAMPLED, 2, "--trust", "t.nii"), (*SAMPLED, 2, "--interval")):
         assert enhance(scan, model, *options)[0] == 2
         assert "was not calibrated for what is asked" in capsys.readouterr().err
     calibrate(model)
     assert enhance(scan, model, "--mode", "detail", "--uncertainty", "u.nii")[0] == 2
     assert enhance(scan, model, "--modality", "ct", "--uncertainty", "u.nii")[0] == 2
     assert "not trained for CT" in capsys.readouterr().err
+    assert enhance(scan, model, "--modality", "ct", *SAMPLED, 2)[0] == 2
+    assert "--samples: tiny was not trained for CT" in capsys.readouterr().err
+    assert enhance(scan, Path("baseline"), *SAMPLED, 2)[0] == 2
+    assert "--samples needs a model" in capsys.readouterr().err
     assert [path.name for path in scan.parent.iterdir() if path.is_file()] == [scan.name]
 
 
@@ -183,6 +234,21 @@ def test_dicom_gets_a_map_that_says_what_it_holds_and_a_mask_as_an_image(tmp_pat
     assert (mapping.LUTLabel, mapping.LUTExplanation) == ("hw90", "half-width of the calibrated 90% interval")
     assert made[0].SeriesInstanceUID != made[1].SeriesInstanceUID, "another calibration is another map"
     assert values_of(tmp_path / "mask.nii.gz").dtype == np.uint8
+
+
+def test_dicom_gets_every_map_as_a_series_of_its_own(tmp_path: Path, model: Path) -> None:
+    make_series(tmp_path / "study", slices=6, shape=(18, 20))
+    calibrate(model, samples=2)
+    command = ["enhance", tmp_path / "study", "--model", model, "--device", "cpu", "-o", tmp_path / "out"]
+    command += [*SAMPLED, 2, "--interval", "--uncertainty", tmp_path / "hw.dcm"]
+    assert main([str(part) for part in command]) == 0
+    maps = [pydicom.dcmread(path) for path in (tmp_path / "hw.dcm", *(tmp_path / "out").glob("*.dcm"))]
+    labels = {dataset.ContentLabel: dataset for dataset in maps}
+    assert set(labels) == {"UNCERTAINTY", "MEAN", "STD", "LOWER", "UPPER"}
+    for keyword in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber", "SeriesDescription"):
+        assert len({dataset[keyword].value for dataset in maps}) == len(maps)
+    lower, upper = (labels[end].FloatPixelData for end in ("LOWER", "UPPER"))
+    assert (np.frombuffer(lower, np.float32) <= np.frombuffer(upper, np.float32)).all()
 
 
 def test_an_evaluation_says_what_is_covered_without_the_scans_own_subject(tmp_path: Path, model: Path) -> None:

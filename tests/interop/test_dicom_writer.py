@@ -41,7 +41,7 @@ from highdicom import get_volume_from_series
 from pydicom import Dataset
 
 from medld.geometry import Grid
-from medld.io.dicom import Series, list_series, read_series, write_spread_map
+from medld.io.dicom import Series, list_series, read_series, write_map
 from medld.volume import Volume
 
 SLICES = 4  # of a source, from its middle: the validators take their time
@@ -157,7 +157,7 @@ def test_real_sources_gain_no_error_and_are_read_back_by_all(case: str, data: Pa
         series, result = shortened(whole, SLICES), tmp_path / f"result-{number}"
         volume, _, seen = write_finer(series, result)
         path = tmp_path / f"map-{number}.dcm"
-        write_spread_map(path, volume, series, derivation(volume, volume))
+        write_map(path, volume, series, derivation(volume, volume))
         known = errors(sources_of(series))
         assert not errors([*some(result), path]) - known
         assert not contradictions(result)
@@ -207,7 +207,7 @@ def test_lossy_padded_and_dated_sources_gain_no_error(tmp_path: Path) -> None:
     series = only_series(tmp_path / "in")
     when = datetime(2031, 5, 6, 7, 8, 9, 500)
     volume, _, _ = write_finer(series, tmp_path / "out", when=when)
-    write_spread_map(tmp_path / "map.dcm", volume, series, derivation(volume, volume, when=when))
+    write_map(tmp_path / "map.dcm", volume, series, derivation(volume, volume, when=when))
     known = errors(paths)
     assert not errors(some(tmp_path / "out")) - known
     assert not errors([tmp_path / "map.dcm"]) - known

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medld.io.dicom.catalogue import list_series
     from medld.io.dicom.choice import choose_series
     from medld.io.dicom.files import hash_sources, looks_like_dicom
-    from medld.io.dicom.maps import write_spread_map
+    from medld.io.dicom.maps import write_map
     from medld.io.dicom.privacy import hash_uid
     from medld.io.dicom.read import read_series
     from medld.io.dicom.series import Catalogue, Series
@@ -33,8 +33,8 @@ __all__ = [
     "list_series",
     "looks_like_dicom",
     "read_series",
+    "write_map",
     "write_series",
-    "write_spread_map",
 ]
 
 _HOMES = {
@@ -48,7 +48,7 @@ _HOMES = {
     "looks_like_dicom": "files",
     "read_series": "read",
     "write_series": "write",
-    "write_spread_map": "maps",
+    "write_map": "maps",
 }
 
 

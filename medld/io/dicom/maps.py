@@ -1,4 +1,4 @@
-"""A map of the restoration's uncertainty beside the derived series: a Parametric Map, PS3.3 A.75."""
+"""A map of how uncertain the restoration is, beside the derived series: a Parametric Map, PS3.3 A.75."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from medld.io.dicom.tags import (
 from medld.io.dicom.uids import derive_instance_uid, derive_series_uid, hash_to_uid
 from medld.volume import Volume
 
-__all__ = ["write_spread_map"]
+__all__ = ["write_map"]
 
-NUMBER_OFFSET = 2  # of the Series Number; the images have 1
+NUMBER_OFFSETS = {"uncertainty": 2, "mean": 3, "std": 4, "lower": 5, "upper": 6}  # of the Series Number; images: 1
 UNKNOWN = {"Date": "19000101", "Time": "000000"}  # what de-identification writes; Content Date must not be empty
 # The source's study, taken over byte for byte; its patient is group 0010, and 0012 says what was removed of it.
 _STUDY = frozenset(
@@ -53,23 +53,25 @@ _PATIENT_GROUPS = (0x0010, 0x0012)
 
 
 @quiet()
-def write_spread_map(
+def write_map(
     path: Path,
-    spread: Volume,
+    values: Volume,
     series: Series,
     derivation: Derivation,
     *,
+    kind: str = "uncertainty",
     code: str = "sd",
     meaning: str = "standard deviation",
     rests_on: str = "",
 ) -> None:
-    """Write how uncertain every voxel is as a Parametric Map of float32 values, a series of its own.
+    """Write a value for every voxel as a Parametric Map of float32 values, a series of its own.
 
     Args:
         path: The file; its folder is there.
-        spread: Standard deviation or half-width, scanner units, on the grid of the result.
+        values: Scanner units, on the grid of the result.
         series: What the result was made of.
         derivation: As the result's.
+        kind: "uncertainty", "mean" or "std" of samples, "lower" or "upper" end of an interval.
         code: What the values are, 16 characters at most.
         meaning: The same in words, 64 characters at most.
         rests_on: Hash of what the values rest on besides the model; another one makes another series.
@@ -79,13 +81,13 @@ def write_spread_map(
         InputError: E_NOT_IMAGE, if the source is no CT or MR image.
         OutputError: If the file cannot be written.
     """
-    values = np.ascontiguousarray(spread.array.transpose(2, 1, 0), dtype=np.float32)  # slices, rows, columns
-    if not np.isfinite(values).all():
-        raise RestorationError("the spread holds values that are not finite; nothing was written")
+    array = np.ascontiguousarray(values.array.transpose(2, 1, 0), dtype=np.float32)  # slices, rows, columns
+    if not np.isfinite(array).all():
+        raise RestorationError("the map holds values that are not finite; nothing was written")
     source = classic_header(series.frames[0])
-    kind = f"{code} {rests_on}" if rests_on else "spread"
-    uid = derive_series_uid(series, spread.grid, derivation.model_sha256, derivation.settings, kind=kind)
-    dataset = _build(values, spread.grid, source, series, uid, derivation, (code, meaning))
+    result = f"{code} {rests_on}" if rests_on else {"uncertainty": "spread"}.get(kind, kind)
+    uid = derive_series_uid(series, values.grid, derivation.model_sha256, derivation.settings, kind=result)
+    dataset = _build(array, values.grid, source, series, uid, derivation, kind, (code, meaning))
     _describe_source(dataset, source, series, derivation)
     _settle(dataset, source, uid, derivation)
     try:
@@ -101,6 +103,7 @@ def _build(
     series: Series,
     uid: str,
     derivation: Derivation,
+    kind: str,
     label: tuple[str, str],
 ) -> ParametricMap:
     """The object as highdicom makes it, of a source without a name."""
@@ -118,7 +121,7 @@ def _build(
             frame_of_reference_uid=frame_of_reference(series),
         ),
         series_instance_uid=uid,
-        series_number=derive_number(series, derivation, NUMBER_OFFSET),
+        series_number=derive_number(series, derivation, NUMBER_OFFSETS[kind]),
         sop_instance_uid=derive_instance_uid(uid, 1),
         instance_number=1,
         manufacturer=MANUFACTURER,
@@ -129,9 +132,9 @@ def _build(
         contains_recognizable_visual_features=value_of(source, "RecognizableVisualFeatures") != "NO",
         real_world_value_mappings=[RealWorldValueMapping(*label, unit, (low, high), 1.0, 0.0)],
         voi_lut_transformations=[window],
-        content_label="UNCERTAINTY",
+        content_label=kind.upper(),
         content_description=NOTICE,
-        series_description=f"{MANUFACTURER} SR uncertainty {round(derivation.spacing_to, 2)}mm",
+        series_description=f"{MANUFACTURER} SR {kind} {round(derivation.spacing_to, 2)}mm",
     )
 
 

@@ -43,7 +43,7 @@ def derive_series_uid(
         grid: Where the result's voxels lie.
         model_sha256: File of the model -> SHA-256.
         settings: How the model was used.
-        kind: What the result is, "image" or "spread".
+        kind: What the result is, "image" or a kind of map.
     """
     frames = sorted((str(frame.head.get("SOPInstanceUID", "")), frame.index) for frame in series.frames)
     # Another version may make other voxels of the same job, which must not pass for these.

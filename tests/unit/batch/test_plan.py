@@ -156,11 +156,15 @@ def test_the_sidecar_may_be_named_as_the_report(tmp_path: Path) -> None:
 def test_several_inputs_take_suffixes(tmp_path: Path) -> None:
     for name in ("sub-01_T2w.nii.gz", "scan.nii"):
         save(tmp_path / name)
-    settings = EnhanceSettings(samples=2, mode="detail", uncertainty="sd", trust="mask", preview="_look.png")
+    suffixes = {"uncertainty": "sd", "trust": "mask", "preview": "_look.png"}
+    settings = EnhanceSettings(samples=2, mode="detail", interval=True, **suffixes)
     names = {path.name for job in make_plan([tmp_path], settings).jobs for path in job.targets}
     assert names == {
         *("sub-01_desc-sr_T2w.nii.gz", "sub-01_desc-sr_T2w.json"),
         *("sub-01_desc-srsd_T2w.nii.gz", "sub-01_desc-srmask_T2w.nii.gz", "sub-01_desc-sr_look_T2w.png"),
+        *("sub-01_desc-srmean_T2w.nii.gz", "sub-01_desc-srstd_T2w.nii.gz"),
+        *("sub-01_desc-srlower_T2w.nii.gz", "sub-01_desc-srupper_T2w.nii.gz"),
+        *(f"scan_desc-sr{kind}.nii" for kind in ("mean", "std", "lower", "upper")),
         *(
             "scan_desc-sr.nii",
             "scan_desc-sr.json",
@@ -169,6 +173,24 @@ def test_several_inputs_take_suffixes(tmp_path: Path) -> None:
             "scan_desc-sr_look.png",
         ),
     }
+
+
+@pytest.mark.parametrize(
+    ("output", "mean"),
+    [
+        ("fine.mha", "fine_desc-mean.mha"),
+        ("sub-02_T2w.nii", "sub-02_desc-mean_T2w.nii"),
+        ("sub-02_desc-sr_T2w.nii", "sub-02_desc-srmean_T2w.nii"),
+        (".", "scan_desc-srmean.nii.gz"),
+    ],
+)
+def test_maps_are_called_after_the_output(tmp_path: Path, output: str, mean: str) -> None:
+    settings = EnhanceSettings(output=tmp_path / output, samples=2, mode="detail")
+    (job,) = make_plan([save(tmp_path / "scan.nii.gz")], settings).jobs
+    assert job.maps["mean"] == tmp_path / mean
+    job.maps["std"].write_bytes(b"")
+    (refused,) = make_plan([job.path], settings).outcomes
+    assert refused.code == "E_EXISTS"
 
 
 @pytest.mark.parametrize(

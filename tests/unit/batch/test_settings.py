@@ -51,7 +51,7 @@ def test_a_half_width_and_a_mask_need_no_samples() -> None:
 
 
 def test_takes_samples_that_differ() -> None:
-    assert EnhanceSettings(samples=2, uncertainty="sd.nii", realism=0.5).samples == 2
+    assert EnhanceSettings(samples=2, realism=0.5).samples == 2
 
 
 def test_record_is_plain_and_names_no_folder() -> None:

@@ -13,17 +13,17 @@ from dicom_result import derivation, finer, only_series
 from pydicom import dcmread
 
 from medld.errors import OutputError, RestorationError
-from medld.io.dicom import read_series, write_spread_map
+from medld.io.dicom import read_series, write_map
 from medld.volume import Volume
 
 
-def write_map(source: Path, path: Path, *, when: datetime | None = None) -> Volume:
+def write_some_map(source: Path, path: Path, *, when: datetime | None = None) -> Volume:
     """Write a map of some spread; what was written."""
     series = only_series(source)
     volume, _ = read_series(series)
     spread = finer(volume)
     spread = spread.with_array(np.abs(spread.array) * np.float32(0.03) + np.float32(0.1))
-    write_spread_map(path, spread, series, derivation(volume, spread, when=when))
+    write_map(path, spread, series, derivation(volume, spread, when=when))
     return spread
 
 
@@ -31,7 +31,7 @@ def write_map(source: Path, path: Path, *, when: datetime | None = None) -> Volu
 @pytest.mark.parametrize("orientation", ["axial", "oblique"])
 def test_highdicom_reads_the_values_at_their_places(modality: str, unit: str, orientation: str, tmp_path: Path) -> None:
     make_series(tmp_path / "in", modality=modality, orientation=orientation, slices=4)
-    spread = write_map(tmp_path / "in", tmp_path / "map.dcm")
+    spread = write_some_map(tmp_path / "in", tmp_path / "map.dcm")
     image = highdicom.imread(tmp_path / "map.dcm")
     volume = image.get_volume(dtype=np.float32, apply_voi_transform=False)
     affine = np.diag((-1, -1, 1, 1)) @ volume.affine[:, [2, 1, 0, 3]]
@@ -47,7 +47,7 @@ def test_highdicom_reads_the_values_at_their_places(modality: str, unit: str, or
 def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
     make_series(tmp_path / "in", slices=4)
     for name in ("a", "b"):
-        write_map(tmp_path / "in", tmp_path / name)
+        write_some_map(tmp_path / "in", tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -58,7 +58,7 @@ def test_a_map_is_filed_beside_its_source_as_a_series_of_its_own(kind: str, tmp_
         source, *_ = make_series(tmp_path / "in", slices=3)
     else:
         source = make_enhanced(tmp_path / "in" / "a.dcm", slices=3)
-    write_map(tmp_path / "in", tmp_path / "map.dcm")
+    write_some_map(tmp_path / "in", tmp_path / "map.dcm")
     before, after = dcmread(source), dcmread(tmp_path / "map.dcm")
     for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "AccessionNumber", "FrameOfReferenceUID"):
         assert after[keyword].value == before[keyword].value
@@ -69,7 +69,7 @@ def test_a_map_is_filed_beside_its_source_as_a_series_of_its_own(kind: str, tmp_
 
 def test_the_moment_of_the_job_is_the_map_s(tmp_path: Path) -> None:
     make_series(tmp_path / "in", slices=3)
-    write_map(tmp_path / "in", tmp_path / "map.dcm", when=datetime(2031, 5, 6, 7, 8, 9))
+    write_some_map(tmp_path / "in", tmp_path / "map.dcm", when=datetime(2031, 5, 6, 7, 8, 9))
     dataset = dcmread(tmp_path / "map.dcm")
     assert {dataset.ContentDate, dataset.SeriesDate, dataset.InstanceCreationDate} == {"20310506"}
     assert dataset.StudyDate == STUDY_DATE
@@ -82,7 +82,7 @@ def test_headers_that_highdicom_refuses_are_taken_over_all_the_same(tmp_path: Pa
     name = PATIENT["PatientName"].encode()
     japanese = ("\u5c71\u7530".encode("iso2022_jp") + b"^Taro").ljust(len(name), b"o")
     edit_bytes(paths, lambda content: content.replace(name, japanese))
-    write_map(tmp_path / "in", tmp_path / "map.dcm")
+    write_some_map(tmp_path / "in", tmp_path / "map.dcm")
     assert japanese in (tmp_path / "map.dcm").read_bytes()
     assert dcmread(tmp_path / "map.dcm").PatientSex == "U"
 
@@ -92,7 +92,7 @@ def test_a_spread_that_is_not_finite_and_a_missing_folder_are_refused(tmp_path: 
     series = only_series(tmp_path / "in")
     volume, _ = read_series(series)
     with pytest.raises(RestorationError):
-        write_spread_map(tmp_path / "m", volume.with_array(volume.array * np.nan), series, derivation(volume, volume))
+        write_map(tmp_path / "m", volume.with_array(volume.array * np.nan), series, derivation(volume, volume))
     assert not (tmp_path / "m").exists()
     with pytest.raises(OutputError):
-        write_spread_map(tmp_path / "none" / "m", volume, series, derivation(volume, volume))
+        write_map(tmp_path / "none" / "m", volume, series, derivation(volume, volume))
