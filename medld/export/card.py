@@ -1,4 +1,7 @@
-"""Card: what a model is, as Markdown. Nothing stands here that the model folder does not say or medld always holds."""
+"""Card: what a model is, as Markdown. Nothing stands here that the model folder does not say or medld always holds.
+
+A shipped model has a card of its own, with its pictures (`pipelines/model_card.py`), which then is taken as it is.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,8 @@ def front_matter(source: Source) -> str:
 
 def write_card(source: Source, use: str) -> str:
     """The card's text; `use` is how this form of the model is run, in Markdown."""
+    if source.own_card is not None:
+        return "\n".join([source.own_card.read_text(encoding="utf-8"), *_section("Use in this form", use.splitlines())])
     return "\n".join(
         [
             f"# {source.name}",

@@ -11,7 +11,7 @@ from medld.errors import CheckpointError, ConfigError, OutputError
 from medld.export.card import front_matter, read_licence, write_card
 from medld.export.folder import whole_folder
 from medld.export.metadata import LOGGING, bundle_metadata, inference_config
-from medld.export.source import Source, read_source
+from medld.export.source import README, Source, read_source
 from medld.report import RESEARCH_USE, write_json
 
 Report = Callable[[str], None]
@@ -91,7 +91,7 @@ def _write_bundle(source: Source, folder: Path) -> None:
     write_json(folder / "configs" / "inference.json", inference_config(source))
     _write_text(folder / "configs" / "logging.conf", LOGGING)
     _copy_model(source, folder / "models")
-    _write_text(folder / "docs" / "README.md", write_card(source, BUNDLE_USE))
+    _write_card(source, folder / "docs", write_card(source, BUNDLE_USE))
     _write_text(folder / "LICENSE", read_licence(source))
 
 
@@ -99,7 +99,7 @@ def _write_huggingface(source: Source, folder: Path) -> None:
     """A model folder of medld with a card; `config.json`, by which the hub counts, is `model.json` again."""
     _copy_model(source, folder)
     shutil.copyfile(folder / CARD, folder / "config.json")
-    _write_text(folder / "README.md", front_matter(source) + "\n" + write_card(source, FOLDER_USE))
+    _write_card(source, folder, front_matter(source) + "\n" + write_card(source, FOLDER_USE))
     _write_text(folder / "LICENSE", read_licence(source))
 
 
@@ -113,6 +113,14 @@ FORMATS: dict[str, tuple[Callable[[Source, Path], None], str]] = {
 def _copy_model(source: Source, folder: Path) -> None:
     for name in (CARD, *source.files, *source.companions):
         shutil.copyfile(source.folder / name, folder / name)
+
+
+def _write_card(source: Source, folder: Path, text: str) -> None:
+    """The card and its pictures."""
+    _write_text(folder / README, text)
+    for picture in source.pictures:
+        (folder / picture).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source.folder / picture, folder / picture)
 
 
 def _write_text(path: Path, text: str) -> None:

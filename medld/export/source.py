@@ -24,6 +24,7 @@ NAMES = ("scan", "volume", "file", "subject", "sha256", "file_sha256")
 """Columns that name a scan, be it by a number."""
 
 OUR_LICENCE = "Apache-2.0"
+README = "README.md"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,18 @@ class Source:
     def companions(self) -> tuple[str, ...]:
         """Names of what was measured of these weights and lies beside them: calibration, and scope."""
         return tuple(name for name in (CALIBRATION, DOMAIN) if (self.folder / name).is_file())
+
+    @property
+    def own_card(self) -> Path | None:
+        """The card that a shipped model brings along."""
+        path = self.folder / README
+        return path if self.shipped and path.is_file() else None
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """Those of the card, relative to the folder."""
+        found = self.folder.rglob("*.png") if self.own_card else ()
+        return tuple(sorted(path.relative_to(self.folder) for path in found))
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from medld import __version__
@@ -22,6 +25,7 @@ from medld.build import build_networks
 from medld.cards import card_path
 from medld.checkpoint import load_model, save_model
 from medld.config import ModelConfig, NetworkConfig
+from medld.evaluation import evaluate
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
 NETWORK = "{channels: [4, 4, 4], blocks: [1, 1, 1], embedding: 8}"
@@ -94,7 +98,7 @@ def methods(results: Path) -> dict[str, str]:
     return {row["method"]: row["how"] for row in json.loads((results / "results.json").read_text())["subjects"]}
 
 
-@pytest.mark.parametrize("name", ["brain_mri", "torso_ct", "fine_tune", "evaluate_public", "train_mri"])
+@pytest.mark.parametrize("name", ["brain_mri", "torso_ct", "fine_tune", "evaluate_public", "train_mri", "model_card"])
 def test_every_pipeline_says_what_it_does(name: str, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         start(name, "--help")
@@ -178,6 +182,34 @@ def test_evaluate_public_writes_one_table(tmp_path: Path, start: Start, capsys: 
             figures = scores[row[0].removeprefix("| "), row[1], method]
             assert cell == f"{figures['psnr']:.2f} / {figures['ssim']:.4f}"
         assert row[6].startswith(f"{figures['gain']:+.2f} ")
+
+
+def test_model_card_holds_what_was_measured_of_these_weights(tmp_path: Path, start: Start) -> None:
+    data = make_card("medld-mri-train", "T1w", tmp_path / "data")
+    config = ModelConfig(one_step=NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8))
+    parts = {"one_step": {"steps": 17, "volumes": ["sub-a_T1w"]}}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = build_networks(config).one_step
+        assert network is not None
+        card = {"training": {"device": "toy", "parts": parts}, "versions": {"medld": __version__}}
+        save_model(tmp_path / f"model-{seed}", config, {"one_step": network.state_dict()}, card)
+    model, scans, results = tmp_path / "model-0", data.parent / "val", tmp_path / "results"
+    evaluate(scans, ["through-plane-4x"], results, model=model, device="cpu", pages=False)
+    own = [scans, "--results", results, "--card", data, "--out", tmp_path / "card"]
+    start("model_card", *own, "--model", model)
+    text = (tmp_path / "card" / "README.md").read_text()
+    record = json.loads((results / "results.json").read_text())
+    (line,) = (line for line in record["summary"] if line["method"] == "medld")
+    figures = (f"{line['psnr']:.2f}", f"{line['gain']:+.2f}", f"{line['ssim']:.4f}")
+    assert all(told in text for told in (*figures, *load_model(model).sha256.values()))
+    pictures = re.findall(r"\]\((failures/[^)]+\.png)\)", text)
+    assert len(pictures) == 2
+    for picture in pictures:
+        with Image.open(tmp_path / "card" / picture) as image:
+            assert image.width > 5 * image.height / 2
+    with pytest.raises(SystemExit, match="got others"):
+        start("model_card", *own, "--model", tmp_path / "model-1")
 
 
 def test_a_source_left_out_is_judged_and_not_learned(tmp_path: Path, start: Start) -> None:

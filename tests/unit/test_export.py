@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -306,6 +307,18 @@ def test_the_shipped_model_is_under_the_licence_of_the_program() -> None:
     source = read_source("mri")
     assert source.licence == "Apache-2.0"
     assert read_licence(source) == (Path(__file__).parents[2] / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize(("to", "folder"), [("huggingface", "."), ("monai-bundle", "docs")])
+def test_the_shipped_model_takes_its_card_and_pictures_along(to: str, folder: str, tmp_path: Path) -> None:
+    export_model("mri", to=to, out=tmp_path / "out")
+    card = (tmp_path / "out" / folder / "README.md").read_text()
+    assert (SHIPPED / "mri" / "README.md").read_text() in card
+    assert "## Use in this form" in card
+    pictures = re.findall(r"\]\(([^)]+\.png)\)", card)
+    assert pictures
+    for picture in pictures:
+        assert (tmp_path / "out" / folder / picture).read_bytes() == (SHIPPED / "mri" / picture).read_bytes()
 
 
 def test_the_card_names_use_limits_and_hashes(build: Build) -> None:

@@ -1,0 +1,197 @@
+"""Model card: what the shipped MRI model is, learned, can and cannot, from what was measured of it.
+
+For whoever ships new weights: the card that lies beside them is stale until this has run, and a test says so.
+
+    medld evaluate ../shared/data/val --protocol through-plane-2x --protocol through-plane-3.5x \\
+        --protocol through-plane-4x --protocol through-plane-6x --protocol isotropic-2x --out results
+    python pipelines/model_card.py ../shared/data/val --results results [MORE ...] --out medld/weights/mri
+
+Sentences come from `model_card.md.jinja`; figures from results of `medld evaluate` (of this model's weights, or nothing
+is written), from `model.json`, the data card and the training log. The pictures (`model_card_pictures.py`) are of the
+scans on which the model gains least, restored anew: half a minute each on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from model_card_pictures import Picture, draw_failures
+
+from medld.cards import DataCard, read_card
+from medld.checkpoint import DEFAULT, Model, load_model
+from medld.io import split_suffix
+from medld.report.results import MAIN_FIGURES
+from medld.report.tables import interval, number
+
+FOLDER = Path(__file__).parent
+TEMPLATE, LOG = "model_card.md.jinja", FOLDER / "training_log.md"
+CARD = "README.md"
+SHOWN = ("cubic", "least-squares", "B", "medld")
+"""Methods in the card's tables, of all in the results."""
+RUN = re.compile(r"^## (?:[\d-]+, )?[Rr]un (\d+): (.+?) \((?:about )?(\d+) s\b[^)]*\)[:,]? ?(.*)$", re.MULTILINE)
+"""Heading of a run in the training log: number, what it was, seconds, what became of it."""
+WATTS = 700
+"""Most that an H100 SXM draws, by its data sheet."""
+
+Record = Mapping[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, read, draw, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scans", type=Path, help="the fine scans of the results")
+    parser.add_argument("--results", type=Path, nargs="+", required=True, help="folders that medld evaluate wrote")
+    parser.add_argument("--out", type=Path, required=True, help="gets README.md and failures/; the model's folder")
+    parser.add_argument("--model", default=DEFAULT, help="name or folder (%(default)s)")
+    parser.add_argument("--card", default="medld-mri-train", help="of what it learned from (%(default)s)")
+    parser.add_argument("--pictured", default="through-plane-4x", help="protocol of the pictures (%(default)s)")
+    options = parser.parse_args(argv)
+    model, data = load_model(options.model), read_card(options.card)
+    records = [read_record(folder, model) for folder in options.results]
+    if any(record["settings"] != records[0]["settings"] for record in records):
+        raise SystemExit("Expected results that were made with the same settings. Run medld evaluate again.")
+    cases = list(least_gains(records, options.pictured, data))
+    if not cases:
+        raise SystemExit(f"Expected results by {options.pictured}, got none. Evaluate it, or name another --pictured.")
+    pictures = draw_failures(cases, options.scans, model, options.pictured, options.out / "failures")
+    text = fill(model, data, records, pictures, options.pictured)
+    (options.out / CARD).write_text(text, encoding="utf-8")
+    size = sum((options.out / "failures" / picture.file).stat().st_size for picture in pictures)
+    print(f"{options.out / CARD}: {len(pictures)} pictures, {size / 1000:.0f} kB")
+
+
+def read_record(folder: Path, model: Model) -> Record:
+    """The results in a folder, which must be of these weights."""
+    record: Record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    known = [dict(one["sha256"]) for one in record["models"]]
+    if dict(model.sha256) not in known:
+        raise SystemExit(
+            f"Expected results of the weights of {model.name} in {folder}, got others. Run medld evaluate."
+        )
+    return record
+
+
+def least_gains(records: Sequence[Record], protocol: str, data: DataCard) -> Iterator[Mapping[str, Any]]:
+    """Of each contrast the scan on which the model gains least by a protocol."""
+    rows = [row for record in records for row in record["subjects"]]
+    rows = [row for row in rows if (row["protocol"], row["method"]) == (protocol, "medld")]
+    for contrast in data.contrasts if isinstance(data.contrasts, tuple) else ():
+        own = [row for row in rows if row["group"] == contrast]
+        if own:
+            yield min(own, key=lambda row: (row["gain"], row["file"]))
+
+
+def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequence[Picture], pictured: str) -> str:
+    """The card's text."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["lines"] = lambda known: known if isinstance(known, tuple) else (str(known),)
+    environment.filters["kwh"] = lambda seconds: f"{seconds * WATTS / 3.6e6:.2f}"
+    runs = read_runs(LOG.read_text(encoding="utf-8"))
+    return environment.get_template(TEMPLATE).render(
+        model=model,
+        parameters={part: count(model, part) for part in ("one_step", "autoencoder", "denoiser")},
+        data=data,
+        sources=list(sources_of(model, data)),
+        learned=len(model.volumes()),
+        tables=[table for record in records for table in main_tables(record, data)],
+        further=[line for record in records for line in further_figures(record, data)],
+        machine=records[0],
+        command=" ".join(f"--protocol {one['name']}" for record in records for one in record["protocols"]),
+        runs=runs,
+        watts=WATTS,
+        pictures=pictures,
+        pictured=pictured,
+        licences=list(licences_of(pictures, data)),
+    )
+
+
+def count(model: Model, part: str) -> int:
+    """Parameters of a part, 0 where there is none."""
+    network = getattr(model.networks, part)
+    return 0 if network is None else sum(parameter.numel() for parameter in network.parameters())
+
+
+def sources_of(model: Model, data: DataCard) -> Iterator[list[str]]:
+    """The parts of the data card that the model learned from: subjects, scans by contrast, licence, attribution."""
+    learned = set(model.volumes())
+    files = [file for file in data.files("train") if split_suffix(Path(file.file))[0] in learned]
+    for part in data.parts:
+        own = [file for file in files if file.part == part.name]
+        if own:
+            contrasts = Counter(file.contrast for file in own)
+            scans = ", ".join(f"{number} {contrast}" for contrast, number in contrasts.most_common())
+            people = len({file.subject for file in own})
+            yield [part.name, str(people), scans, str(part.licence), str(part.attribution)]
+
+
+def main_tables(record: Record, data: DataCard) -> Iterator[dict[str, Any]]:
+    """For each protocol the lines of a table: means over subjects with their 95 % intervals."""
+    for protocol in (one["name"] for one in record["protocols"]):
+        lines = [line for line in record["summary"] if line["protocol"] == protocol]
+        lines = [line for line in lines if line["method"] in SHOWN and line["group"] in data.contrasts]
+        yield {"title": protocol, "rows": [main_row(line) for line in lines]}
+
+
+def main_row(line: Mapping[str, Any]) -> list[str]:
+    """Contrast, method, scans, PSNR, gain, lowest gain, SSIM, its gain, share of the detail."""
+    psnr, ssim = line["statistics"]["psnr"], line["statistics"]["ssim"]
+    base = line["method"] == "B"
+    return [
+        *(line["group"], f"**{line['method']}**" if line["method"] == "medld" else line["method"], str(line["scans"])),
+        with_interval(psnr["value"], ".2f"),
+        "" if base else with_interval(psnr["difference"], "+.2f"),
+        "" if base else number(line["lowest_gain"], "+.2f").shown,
+        with_interval(ssim["value"], ".4f"),
+        "" if base else with_interval(ssim["difference"], "+.4f"),
+        number(line["detail_share"], ".2f").shown,
+    ]
+
+
+def further_figures(record: Record, data: DataCard) -> Iterator[list[str]]:
+    """Protocol, contrast, figure and its means for B and the model, of all figures beyond the headline."""
+    found = {(line["protocol"], line["group"], line["method"]): line["statistics"] for line in record["summary"]}
+    for (protocol, group, method), statistics in found.items():
+        if method != "medld" or group not in data.contrasts:
+            continue
+        others = found.get((protocol, group, "B"), {})
+        for figure in (name for name in statistics if name not in MAIN_FIGURES):
+            values = (one.get(figure, {}).get("value") for one in (others, statistics))
+            yield [protocol, group, figure, *("" if value is None else with_interval(value, ".3g") for value in values)]
+
+
+def with_interval(found: Mapping[str, Any] | None, form: str) -> str:
+    """A mean and, from five subjects on, its interval: "40.08 [39.51, 40.62]"."""
+    if found is None:
+        return ""
+    limits = interval(found, form)
+    return number(found["mean"], form).shown + (f" {limits.shown}" if limits.value is not None else "")
+
+
+def read_runs(log: str) -> list[dict[str, Any]]:
+    """Runs on the GPU by the headings of the training log; one that something of lives on in is "shipped"."""
+    return [
+        {"number": int(n), "what": what, "seconds": int(s), "shipped": end.startswith("shipped"), "end": end}
+        for n, what, s, end in RUN.findall(log)
+    ]
+
+
+def licences_of(pictures: Sequence[Picture], data: DataCard) -> Iterator[str]:
+    """Where the pictured scans come from, and their licences."""
+    parts = {part.name: part for part in data.parts}
+    names = {picture.scan for picture in pictures}
+    for part in dict.fromkeys(file.part for file in data.files() if Path(file.file).name in names):
+        if part in parts:
+            yield f"{parts[part].attribution}. Licence: {parts[part].licence}."
+
+
+if __name__ == "__main__":
+    main()
