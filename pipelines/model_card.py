@@ -94,7 +94,8 @@ def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequ
         loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     environment.filters["lines"] = lambda known: known if isinstance(known, tuple) else (str(known),)
-    environment.filters["kwh"] = lambda seconds: f"{seconds * WATTS / 3.6e6:.2f}"
+    environment.filters["kwh"] = kwh
+    environment.globals["table"] = table
     runs = read_runs(LOG.read_text(encoding="utf-8"))
     return environment.get_template(TEMPLATE).render(
         model=model,
@@ -107,11 +108,22 @@ def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequ
         machine=records[0],
         command=" ".join(f"--protocol {one['name']}" for record in records for one in record["protocols"]),
         runs=runs,
+        run_rows=[[str(r["number"]), r["what"], str(r["seconds"]), kwh(r["seconds"]), r["end"]] for r in runs],
         watts=WATTS,
         pictures=pictures,
         pictured=pictured,
         licences=list(licences_of(pictures, data)),
     )
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
+
+
+def kwh(seconds: int) -> str:
+    """Most that the board can have used in that time."""
+    return f"{seconds * WATTS / 3.6e6:.2f}"
 
 
 def count(model: Model, part: str) -> int:
