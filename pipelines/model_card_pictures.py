@@ -1,6 +1,6 @@
 """The failure gallery of model_card.py: where a model is wrong, in the scans on which it gains least.
 
-Of each scan two places, blocks of 8 voxels along each axis that are foreground:
+Of each scan one or two places, blocks of 8 voxels along each axis that are foreground:
 
     lost     where its squared error exceeds that of B most
     wrong    where its squared error is the largest
@@ -56,7 +56,7 @@ class Picture:
 def draw_failures(
     cases: Sequence[Mapping[str, Any]], scans: Path, model: Model, protocol: str, out: Path
 ) -> list[Picture]:
-    """Restore the scan of each case (rows of subjects.csv) and draw its two worst places into `out`."""
+    """Restore the scan of each case (rows of subjects.csv) and draw its worst places into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.png"):
         old.unlink()
@@ -78,13 +78,11 @@ def draw_failures(
 
 
 def find_places(truth: Array, base: Array, output: Array) -> dict[str, tuple[int, int, int]]:
-    """First voxels of the block where most is lost against `base`, and of that with the largest error."""
+    """First voxels of the block where most is lost against `base` and, if another, of that with the largest error."""
     inside = block_sums(find_foreground(truth)) == BLOCK**3
     error, base_error = (block_sums((array - truth) ** 2) for array in (output, base))
-    return {
-        "lost": find_largest(np.where(inside, error - base_error, -np.inf)),
-        "wrong": find_largest(np.where(inside, error, -np.inf)),
-    }
+    lost, wrong = (find_largest(np.where(inside, sums, -np.inf)) for sums in (error - base_error, error))
+    return {"lost": lost} if lost == wrong else {"lost": lost, "wrong": wrong}
 
 
 def block_sums(array: NDArray[Any]) -> NDArray[np.float64]:
