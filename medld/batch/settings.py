@@ -143,7 +143,8 @@ class EnhanceSettings:
             raise ConfigError(f"--adapt-steps tunes a network and {BASELINE} has none; leave one of them out")
         if self.adapt_steps and (self.interval or self.uncertainty is not None or self.trust is not None):
             raise ConfigError(
-                "--adapt-steps: nothing is known of a tuned network's errors; leave out --uncertainty, --interval, --trust"
+                "--adapt-steps: nothing is known of a tuned network's errors; leave out --uncertainty, --interval and "
+                "--trust"
             )
 
     def as_record(self) -> dict[str, Any]:
