@@ -57,10 +57,10 @@ class Conv(nn.Conv3d):
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, I, J, K) to (B, outputs, I', J', K')."""
+    def forward(self, x: Tensor, padding: tuple[int, int, int] | None = None) -> Tensor:
+        """(B, inputs, I, J, K) to (B, outputs, I', J', K'); `padding` replaces its own."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.conv3d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
+        return functional.conv3d(x, self.weight.to(x.dtype), bias, self.stride, padding or self.padding)
 
 
 class Linear(nn.Linear):
@@ -107,10 +107,23 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, C, I, J, K) and (B, E) to (B, C, I, J, K)."""
-        g0, h0, g, h = self.steer(embedding)[:, :, None, None, None].chunk(4, dim=1)
-        inner = self.conv_a(torch.addcmul(h0, normalise(x) if self.normalised else x, 1 + g0))
-        inner = dropped(functional.silu(torch.addcmul(h, inner, 1 + g)), self.dropout, self.training)
-        return x + self.conv_b(inner)  # type: ignore[no-any-return]
+        steering = self.steering(embedding)
+        inner = self.conv_a(self.before(steering, x))
+        return x + self.conv_b(self.between(steering, inner))  # type: ignore[no-any-return]
+
+    def steering(self, embedding: Tensor) -> tuple[Tensor, ...]:
+        """g0, h0, g and h, each (B, C, 1, 1, 1)."""
+        return self.steer(embedding)[:, :, None, None, None].chunk(4, dim=1)  # type: ignore[no-any-return]
+
+    def before(self, steering: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        """What conv_a gets; voxel by voxel."""
+        g0, h0, _, _ = steering
+        return torch.addcmul(h0, normalise(x) if self.normalised else x, 1 + g0)
+
+    def between(self, steering: tuple[Tensor, ...], inner: Tensor) -> Tensor:
+        """What conv_b gets of conv_a's answer; voxel by voxel."""
+        _, _, g, h = steering
+        return dropped(functional.silu(torch.addcmul(h, inner, 1 + g)), self.dropout, self.training)
 
 
 class Blocks(nn.ModuleList):
