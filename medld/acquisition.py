@@ -272,7 +272,7 @@ class Acquisition:
 
     def apply(self, padded: Any) -> Any:
         """A: padded fine array (..., I, J, K) to slices."""
-        return self._through("apply", padded)
+        return self.through("apply", padded)
 
     def reimage(self, fine: Any) -> Any:
         """A of a fine array (numpy) that goes on as it ends: what a scan of it would have been."""
@@ -281,21 +281,26 @@ class Acquisition:
 
     def adjoint(self, slices: Any) -> Any:
         """A^T: slices to a padded fine array."""
-        return self._through("adjoint", slices)
+        return self.through("adjoint", slices)
 
     def spline(self, slices: Any) -> Any:
         """b: the cubic B-spline of the slices on the padded fine grid."""
-        return self._through("spline", slices)
+        return self.through("spline", slices)
 
-    def _through(self, name: str, array: Any) -> Any:
+    def through(self, name: str, array: Any) -> Any:
+        """The matrix of that name of every coarse axis, see `AxisAcquisition.like`, applied along it."""
         for index, axis in self._coarse:
             array = along(axis.like(name, array), array, index)
         return array
 
     def pseudo_inverse(self, slices: Any, damping: Any = SMALLEST_LAMBDA) -> Any:
         """A^+; eigenvalues of all axes are multiplied before `damping` (a number, or one per batch item) is added."""
-        spectrum = self._through("to_eigen", slices) / self._damped_eigenvalues(slices, damping)
-        return self.adjoint(self._through("from_eigen", spectrum))
+        return self.adjoint(self.solve(slices, damping))
+
+    def solve(self, slices: Any, damping: Any = SMALLEST_LAMBDA) -> Any:
+        """(A A^T + lambda e_max I)^-1 of slices, as slices: A^T of it is A^+."""
+        spectrum = self.through("to_eigen", slices) / self._damped_eigenvalues(slices, damping)
+        return self.through("from_eigen", spectrum)
 
     def _damped_eigenvalues(self, like: Any, damping: Any) -> Any:
         """Product of the axes' eigenvalues, broadcast against `like`, plus damping times the largest."""
@@ -317,13 +322,14 @@ class Acquisition:
         deviation, in the array's units) explains is not copied into the result.
         """
         residual = slices - self.apply(padded)
-        return padded + self.pseudo_inverse(self._gate(residual, noise) * residual, damping)
+        return padded + self.pseudo_inverse(self.gated(residual, noise), damping)
 
-    def _gate(self, residual: Any, noise: Any) -> Any:
+    def gated(self, residual: Any, noise: Any) -> Any:
+        """w r of `project`."""
         power = residual * residual
         for index in (axis - 3 for axis in range(3) if axis != self.slice_axis):
             power = along(_box_mean_like(power.shape[index], power), power, index)
-        return (1 - noise * noise / (power + 1e-12)).clip(0, 1)
+        return (1 - noise * noise / (power + 1e-12)).clip(0, 1) * residual
 
     def crop(self, padded: Any) -> Any:
         """The fine array without its margins."""

@@ -11,6 +11,7 @@ or hide it. Source: reference design, section 4.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,9 @@ HIGH_PASS = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / np.sqrt(70.0)
 
 WINDOW = 9
 SUPPORT = WINDOW + len(HIGH_PASS) - 1
+STRIP_VOXELS = 8_000_000
+"""Filtered at a time: the windows of a strip know nothing of the others."""
+
 QUIETEST = 0.10
 MAD_TO_DEVIATION = 1.4826
 QUIETEST_OF_WHITE_NOISE = 0.736
@@ -55,6 +59,10 @@ class IntensityMap:
         """Network units to scanner units."""
         return array * self.scale + self.offset
 
+    def invert_(self, tensor: Tensor) -> Tensor:
+        """As `inverse`, in the tensor's own place."""
+        return tensor.mul_(self.scale).add_(self.offset)
+
 
 def intensity_map(array: NDArray[np.float32], modality: str) -> IntensityMap:
     """The map for a scan; MRI is scaled by the 99.9th percentile of the magnitude of its non-zero voxels."""
@@ -71,23 +79,37 @@ def estimate_noise(scan: Tensor, texture: float = TEXTURE) -> Tensor:
     Zero means that no noise stands out from texture. Windows never cross slices, so the slice profile
     does not matter. Scans too small or too dark for one window give zero.
     """
-    batch, _, rows, columns, count = scan.shape
+    batch, _, rows, columns, _ = scan.shape
     if min(rows, columns) < SUPPORT:
         return scan.new_zeros(batch)
-    # A window counts when all that its filter sees is tissue.
-    dark = (scan <= TISSUE).to(scan.dtype)
-    dark = functional.max_pool3d(dark, (SUPPORT, SUPPORT, 1), stride=(WINDOW, WINDOW, 1))[:, 0]
-    high = _fourth_difference(_fourth_difference(scan[:, 0], 1), 2).abs()
-    down, across = dark.shape[1:3]
-    windows = high[:, : down * WINDOW, : across * WINDOW].reshape(batch, down, WINDOW, across, WINDOW, count)
-    windows = windows.permute(0, 1, 3, 5, 2, 4).reshape(batch, -1, WINDOW * WINDOW)
-    deviation = MAD_TO_DEVIATION * windows.median(2).values
-    deviation = deviation.masked_fill(dark.flatten(1) > 0, torch.inf).sort(1).values
+    deviation = torch.cat([_deviations(part[:, 0]) for part in _whole_windows(scan)], dim=1).sort(1).values
     valid = deviation.isfinite().sum(1)
     index = (QUIETEST * (valid - 1).clamp(min=0)).long()
     quietest = deviation.gather(1, index[:, None])[:, 0]
     quietest = torch.where(valid > 0, quietest, torch.zeros_like(quietest))
     return ((quietest / QUIETEST_OF_WHITE_NOISE) ** 2 - texture**2).clamp(min=0).sqrt()
+
+
+def _whole_windows(scan: Tensor) -> Iterator[Tensor]:
+    """Strips of rows that hold whole windows with all that their filters see; a small scan is one strip."""
+    down = (scan.shape[2] - SUPPORT) // WINDOW + 1
+    step = max(1, STRIP_VOXELS // (WINDOW * scan.shape[3] * scan.shape[4]))
+    for first in range(0, down, step):
+        last = min(first + step, down) - 1
+        yield scan[:, :, first * WINDOW : last * WINDOW + SUPPORT]
+
+
+def _deviations(scan: Tensor) -> Tensor:
+    """Robust deviation of each window of (B, I, J, K) after the filter, (B, windows); infinite outside tissue."""
+    # A window counts when all that its filter sees is tissue.
+    dark = (scan <= TISSUE).to(scan.dtype)
+    dark = functional.max_pool3d(dark, (SUPPORT, SUPPORT, 1), stride=(WINDOW, WINDOW, 1))
+    high = _fourth_difference(_fourth_difference(scan, 1), 2).abs()
+    batch, down, across, count = dark.shape
+    windows = high[:, : down * WINDOW, : across * WINDOW].reshape(batch, down, WINDOW, across, WINDOW, count)
+    windows = windows.permute(0, 1, 3, 5, 2, 4).reshape(batch, -1, WINDOW * WINDOW)
+    deviation = MAD_TO_DEVIATION * windows.median(2).values
+    return deviation.masked_fill(dark.flatten(1) > 0, torch.inf)
 
 
 def _fourth_difference(x: Tensor, axis: int) -> Tensor:

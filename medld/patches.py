@@ -38,19 +38,24 @@ def apply_tiled(
     It must keep the voxel axes and see at most `halo` voxels far, a multiple of the alignment; `progress` gets
     the share that each tile adds.
     """
-    assert halo % ALIGN == 0, "tiles must start on the networks' stride"
-    rows, columns = x.shape[2], x.shape[3]
-    cores = list(tiles(rows, columns, size))
     result: Tensor | None = None
-    for i, j in cores:
-        top, left = max(i.start - halo, 0), max(j.start - halo, 0)
-        part = function(x[:, :, top : i.stop + halo, left : j.stop + halo])
-        progress(1 / len(cores))
-        if len(cores) == 1:
-            return part.float()
+    for i, j, part in iterate_tiled(function, x, size=size, halo=halo):
+        progress(part.shape[2] * part.shape[3] / (x.shape[2] * x.shape[3]))
+        if part.shape[2:] == x.shape[2:]:
+            return part
         if result is None:
             result = torch.empty((*part.shape[:2], *x.shape[2:]), device=x.device)
-        inner = part[:, :, i.start - top : i.stop - top, j.start - left : j.stop - left]
-        result[:, :, i, j] = inner.float()
+        result[:, :, i, j] = part
     assert result is not None, "a plane has at least one tile"
     return result
+
+
+def iterate_tiled(
+    function: Callable[[Tensor], Tensor], x: Tensor, *, size: int, halo: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """As `apply_tiled`: rows, columns and what stands there, float32 (B, C', i, j, K), one tile after the other."""
+    assert halo % ALIGN == 0, "tiles must start on the networks' stride"
+    for i, j in tiles(x.shape[2], x.shape[3], size):
+        top, left = max(i.start - halo, 0), max(j.start - halo, 0)
+        part = function(x[:, :, top : i.stop + halo, left : j.stop + halo])
+        yield i, j, part[:, :, i.start - top : i.stop - top, j.start - left : j.stop - left].float()

@@ -27,7 +27,8 @@ from medld.metrics import Reference
 from medld.nn.autoencoder import fold
 from medld.nn.conditions import CONTRASTS, Conditions
 from medld.nn.networks import Networks
-from medld.superres.axis import AxisPass, Dials, Strength
+from medld.superres.axis import AxisPass, Dials
+from medld.superres.projection import Strength
 from medld.superres.resolver import UNTILED_VOXELS
 from medld.superres.work import Work
 

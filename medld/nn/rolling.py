@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from medld.nn.blocks import Block, Conv
@@ -24,12 +25,17 @@ from medld.nn.unet import MULTIPLES, UNet, pad_to_multiples
 Rows = Iterator[Tensor]
 
 
+def can_roll(network: nn.Module) -> TypeGuard[UNet]:
+    """Whether `roll` can run a network: a U-Net of convolutions; attention looks beyond the rows at hand."""
+    return isinstance(network, UNet) and network.attention is None
+
+
 def roll(unet: UNet, x: Tensor, features: Tensor, voxels: int) -> Rows:
     """`unet(x, features)` of x (B, inputs, I, J, K), about `voxels` of it at a time: rows (B, outputs, i, J, K).
 
     The same numbers as the whole, but for the order in which a convolution of another size may sum.
     """
-    assert unet.attention is None, "attention looks beyond the rows at hand"
+    assert can_roll(unet), "attention looks beyond the rows at hand"
     wanted, embedding = x.shape[2:], unet.embed(features.to(x.dtype))
     padded = pad_to_multiples(x, MULTIPLES)
     step = max(voxels // (padded.shape[3] * padded.shape[4]) // MULTIPLES[0], 1) * MULTIPLES[0]
@@ -66,8 +72,9 @@ def _convolved(rows: Rows, conv: Conv) -> Rows:
     known: Tensor | None = None
     for part in rows:
         seen = [functional.pad(part, (0, 0, 0, 0, 1, 0)) if known is None else torch.cat([known, part], dim=2)]
-        known = seen[0][:, :, -2:].clone()
-        del part
+        last = seen[0][:, :, -2:]
+        known = last.clone() if known is None else known.copy_(last)
+        del part, last
         if seen[0].shape[2] > 2:
             yield run(seen.pop())
     assert known is not None, "a volume has rows"

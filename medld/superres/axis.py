@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import torch
@@ -25,19 +24,9 @@ from medld.nn.autoencoder import LatentSpace, fold, unfold
 from medld.nn.conditions import Conditions, time_features
 from medld.nn.networks import Networks
 from medld.patches import apply_tiled
+from medld.superres.pieces import Pieces
+from medld.superres.projection import Strength, baseline_core, complete
 from medld.superres.work import Work
-
-SMALLEST_TILE = 56
-"""In-plane edge; below it nearly all that is computed is halo."""
-
-
-@dataclass(frozen=True)
-class Strength:
-    """How hard a scan binds: `noise` for the gate (0 = exactly) and `damping` of the inverse, tensors of one value."""
-
-    noise: Tensor
-    damping: Tensor
-    project: bool
 
 
 @dataclass(frozen=True)
@@ -70,18 +59,17 @@ class AxisPass:
             return self.completed(self._sampled(draw, None))
         fine = self._mean()
         if self.dials.realism > 0:
-            fine = fine + self.dials.realism * (self._sampled(0, fine) - fine)
+            fine.add_(self._sampled(0, fine).sub_(fine).mul_(self.dials.realism))
         return self.completed(fine)
 
     def completed(self, fine: Tensor) -> Tensor:
-        """Baseline plus a correction, projected onto the slab: (1, 1, I, J, n)."""
+        """Baseline plus a correction, projected onto the slab: (1, 1, I, J, n), in the correction's own place."""
         acquisition = Acquisition((None, None, self.axis))
         with self.work.timed("baseline"):
-            padded = acquisition.baseline(self.slab, self.strength.damping) + acquisition.pad(fine)
+            core = baseline_core(acquisition, self.slab, self.strength.damping)
         with self.work.timed("projection"):
-            if self.strength.project:
-                padded = acquisition.project(padded, self.slab, self.strength.noise, self.strength.damping)
-            return acquisition.crop(padded)  # type: ignore[no-any-return]
+            complete(acquisition, fine, self.slab, self.strength, core)
+        return fine
 
     def _mean(self) -> Tensor:
         """The posterior mean's correction to the baseline, (1, 1, I, J, n)."""
@@ -94,10 +82,13 @@ class AxisPass:
         """The one-step network's correction to the baseline, (1, 1, I, J, n)."""
         features, one_step = self.conditions.features(), self.networks.one_step
         assert one_step is not None, "callers ask for it only where there is one"
+        rows, columns = self.slab.shape[2:4]
+        fine = self.slab.new_empty((*self.slab.shape[:4], self.axis.fine))
         with self.work.timed("one-step"):
-            return self._to_target(
-                self._tiled(lambda x: one_step(x, features), self.slab, self.networks.halo, share=1.0)
-            )
+            for i, j, part in self._pieces.answer(one_step, self.slab, features):
+                fine[:, :, i, j] = self._to_target(part)
+                self.work.advance(part.shape[2] * part.shape[3] / (rows * columns))
+        return fine
 
     def _start(self, mean: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Where the flow starts: samples (1, 8, I, J, K) and, if it is the one-step answer, the correction they are.
@@ -107,7 +98,7 @@ class AxisPass:
         if self.networks.start != "mean":
             return self.known_samples(), None
         mean = self._one_step() if mean is None else mean
-        completed = self.completed(mean)
+        completed = self.completed(mean.clone())
         return fold(along(self.axis.like("to_profile", completed), completed, -1)), mean
 
     def _sampled(self, draw: int, mean: Tensor | None) -> Tensor:
@@ -136,7 +127,7 @@ class AxisPass:
             latent = self._restored(low_res, generator)
         with self.work.timed("decode"):
             correction = self.decode(latent)
-            return correction if known is None else known + (correction - self.decode(low_res))
+            return correction if known is None else correction.sub_(self.decode(low_res)).add_(known)
 
     def _restored(self, low_res: Tensor, generator: torch.Generator | None) -> Tensor:
         """The latent (1, C, I, J, K) of what is wanted, given the scan's own: the mean, or a sample."""
@@ -178,7 +169,11 @@ class AxisPass:
         backbone = denoiser.backbone
 
         def run(x: Tensor, features: Tensor) -> Tensor:
-            return self._tiled(lambda part: backbone(part, features), x, self.networks.halo, share=1.0)
+            answer = torch.empty_like(z)
+            for i, j, part in self._pieces.answer(backbone, x, features):
+                answer[:, :, i, j] = part
+                self.work.advance(part.shape[2] * part.shape[3] / (x.shape[2] * x.shape[3]))
+            return answer
 
         features = torch.cat([self.conditions.features(), time_features(t)], dim=1)
         ratio = self.conditions.ratio
@@ -195,18 +190,14 @@ class AxisPass:
         matrix = self.axis.like(f"to_target_{self.networks.profile_map}", self.slab)
         return along(matrix, unfold(profile), -1)  # type: ignore[no-any-return]
 
-    def _tiled(self, network: Callable[[Tensor], Tensor], x: Tensor, halo: int, share: float = 0.0) -> Tensor:
+    def _tiled(self, network: Callable[[Tensor], Tensor], x: Tensor, halo: int) -> Tensor:
         """`network` of `x` in its precision; in one piece up to a size, else in tiles that give the same numbers."""
-        size = max(x.shape[2:4])
-        if prod(x.shape[2:]) > self.dials.untiled_voxels:
-            side = int((self.dials.untiled_voxels / x.shape[-1]) ** 0.5) - 2 * halo
-            align = self.networks.align
-            size = max(-(-SMALLEST_TILE // align) * align, side // align * align)
+        size = self._pieces.tile(x.shape, halo)
+        return apply_tiled(lambda part: network(part.to(self.dtype)), x, size=size, halo=halo)
 
-        def progress(part: float) -> None:
-            self.work.advance(part * share)
-
-        return apply_tiled(lambda part: network(part.to(self.dtype)), x, size=size, halo=halo, progress=progress)
+    @property
+    def _pieces(self) -> Pieces:
+        return Pieces(self.networks, self.dials.untiled_voxels, self.dtype)
 
     @property
     def _autoencoder(self) -> LatentSpace:

@@ -25,8 +25,9 @@ from medld.geometry.target import MAX_RATIO, MIN_RATIO
 from medld.intensity import IntensityMap, intensity_map
 from medld.nn.autoencoder import fold
 from medld.nn.conditions import Conditions
-from medld.superres.axis import AxisPass, Dials, Strength
+from medld.superres.axis import AxisPass, Dials
 from medld.superres.latents import Latent, mix
+from medld.superres.projection import Strength
 from medld.superres.resolver import UNTILED_VOXELS
 from medld.superres.work import Work
 from medld.volume import Volume

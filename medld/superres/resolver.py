@@ -25,7 +25,8 @@ from medld.geometry import Grid
 from medld.intensity import TEXTURE, IntensityMap, estimate_noise, intensity_map
 from medld.nn.conditions import CONTRASTS, Conditions
 from medld.nn.networks import Networks
-from medld.superres.axis import AxisPass, Dials, Strength
+from medld.superres.axis import AxisPass, Dials
+from medld.superres.projection import Strength, baseline_core, complete, padded_strips, subtract_baseline
 from medld.superres.values import Request, Residual, Restoration
 from medld.superres.work import Work
 from medld.volume import Volume
@@ -176,7 +177,8 @@ class _Job:
         fine = self._restore(scan, noise, None)
         mean, spread = self._samples(scan, noise, units) if self.draws else (None, None)
         with self.work.timed("intensity"):
-            volume = self._to_volume(units.inverse(self._respect_background(fine, scan)))
+            self._respect_background(fine, scan)
+            volume = self._to_volume(units.invert_(fine))
         return Restoration(
             volume=volume,
             mean=mean,
@@ -212,7 +214,7 @@ class _Job:
     def _to_volume(self, fine: Tensor) -> Volume:
         """What is on the target grid (1, 1, I, J, K), in scanner units."""
         array = fine[0, 0].cpu().numpy()
-        if not np.isfinite(array).all():
+        if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # as in `check_values`: no mask
             raise RestorationError(
                 "Expected finite values, the networks gave NaN or Inf. Try --device cpu; nothing was written."
             )
@@ -220,14 +222,20 @@ class _Job:
 
     def _samples(self, scan: Tensor, noise: Tensor, units: IntensityMap) -> tuple[Volume, Volume]:
         """Mean and standard deviation over samples, one of them in memory at a time (Welford)."""
-        mean = moment = torch.zeros((), device=scan.device)
-        for draw in range(self.draws):
-            sample = self._respect_background(self._restore(scan, noise, draw), scan)
+        mean = self._sample(scan, noise, 0)
+        moment = torch.zeros_like(mean)
+        for draw in range(1, self.draws):
+            sample = self._sample(scan, noise, draw)
             delta = sample - mean
-            mean = mean + delta / (draw + 1)
-            moment = moment + delta * (sample - mean)
-        spread = (moment / (self.draws - 1)).sqrt() * units.scale
-        return self._to_volume(units.inverse(mean)), self._to_volume(spread)
+            mean += delta / (draw + 1)
+            moment += sample.sub_(mean).mul_(delta)
+        spread = moment.div_(self.draws - 1).sqrt_().mul_(units.scale)
+        return self._to_volume(units.invert_(mean)), self._to_volume(spread)
+
+    def _sample(self, scan: Tensor, noise: Tensor, draw: int) -> Tensor:
+        fine = self._restore(scan, noise, draw)
+        self._respect_background(fine, scan)
+        return fine
 
     def _restore(self, scan: Tensor, noise: Tensor, draw: int | None) -> Tensor:
         """The scan on the target grid, in network units; a pure sample where `draw` is given."""
@@ -235,12 +243,13 @@ class _Job:
         current, spacing = scan, list(self.volume.grid.spacing)
         for done, axis in enumerate(target.axes):
             slab = current.movedim(axis + 2, -1).contiguous()
+            del current  # it may be as large as the slab
             slab_noise = noise if done == 0 else self._noise(slab)
             fine = self._restore_axis(slab, axis, slab_noise, spacing, len(target.axes) - 1 - done, draw)
             current = fine.movedim(-1, axis + 2)
             spacing[axis] = target.grid.spacing[axis]
         if len(target.axes) > 1 and self.request.consistency != "off":
-            current = self._joint_projection(current, scan, noise)
+            self._project_jointly(current, scan, noise)
         return current
 
     def _restore_axis(
@@ -251,12 +260,10 @@ class _Job:
         strength = self._strength(noise)
         if self.networks is None:
             with self.work.timed("baseline"):
-                alone = Acquisition((None, None, acquisition))
-                padded = alone.spline(slab)
-                if strength.project:
-                    padded = alone.project(padded, slab, strength.noise, strength.damping)
+                fine = slab.new_zeros((*slab.shape[:4], acquisition.fine))
+                complete(Acquisition((None, None, acquisition)), fine, slab, strength, None)
                 self.work.advance(1.0)
-                return alone.crop(padded)  # type: ignore[no-any-return]
+                return fine
         first, second = (spacing[other] for other in range(3) if other != axis)
         conditions = Conditions(
             spacing_ratio=slab.new_tensor([spacing[axis] / (first * second) ** 0.5]),
@@ -271,20 +278,23 @@ class _Job:
         )
         return one.restore(draw)
 
-    def _joint_projection(self, fine: Tensor, scan: Tensor, noise: Tensor) -> Tensor:
-        """The last word over all axes at once: each pass answered only to its own."""
+    def _project_jointly(self, fine: Tensor, scan: Tensor, noise: Tensor) -> None:
+        """The last word over all axes at once, in place: each pass answered only to its own."""
         with self.work.timed("projection"):
             joint, strength = self.request.acquisition(self.volume.grid), self._strength(noise)
-            outside = joint.baseline(scan, strength.damping)
-            padded = outside + joint.pad(fine - joint.crop(outside))
-            return joint.crop(joint.project(padded, scan, strength.noise, strength.damping))  # type: ignore[no-any-return]
+            core = baseline_core(joint, scan, strength.damping)
+            subtract_baseline(joint, fine, scan, core)
+            complete(joint, fine, scan, strength, core)
 
-    def _respect_background(self, fine: Tensor, scan: Tensor) -> Tensor:
+    def _respect_background(self, fine: Tensor, scan: Tensor) -> None:
         """A scan without negative values gets none; where the slices around a voxel are all zero, it stays zero."""
         if self.request.consistency == "exact" or bool((scan < 0).any()):
-            return fine
+            return
+        shape, axes = self.request.target.grid.shape, self.request.target.axes
+        weights = [linear_matrix(fine.shape[a + 2], scan.shape[a + 2]) if a in axes else None for a in range(3)]
         support = (scan > 0).float()
-        for axis in self.request.target.axes:
-            matrix = linear_matrix(self.request.target.grid.shape[axis], scan.shape[axis + 2])
-            support = along(matrix, support, axis - 3)
-        return torch.where(support > 0, fine.clamp(min=0), torch.zeros_like(fine))
+        for rows in padded_strips(Acquisition((None, None, None)), shape):
+            part = support[:, :, rows] if weights[0] is None else along(weights[0][rows], support, -3)
+            for axis in (1, 2):
+                part = part if weights[axis] is None else along(weights[axis], part, axis - 3)
+            fine[:, :, rows].clamp_(min=0).masked_fill_(part <= 0, 0)

@@ -18,7 +18,8 @@ from medld.diffusion.noise import Flow
 from medld.nn.autoencoder import RatioTable
 from medld.nn.conditions import Conditions, time_features
 from medld.nn.networks import Networks
-from medld.superres.axis import AxisPass, Dials, Strength
+from medld.superres.axis import AxisPass, Dials
+from medld.superres.projection import Strength
 from medld.superres.work import Work
 
 SINGLE = 1e-5

@@ -21,7 +21,8 @@ from medld.geometry import choose_target
 from medld.nn.conditions import Conditions
 from medld.nn.networks import Networks
 from medld.superres import Request, SuperResolver
-from medld.superres.axis import AxisPass, Dials, Strength
+from medld.superres.axis import AxisPass, Dials
+from medld.superres.projection import Strength
 from medld.superres.work import Work
 from medld.volume import Volume
 
