@@ -188,6 +188,15 @@ class AxisAcquisition:
         return np.asarray(inside / inside.sum(1, keepdims=True))
 
     @cached_property
+    def edge_matrix(self) -> Matrix:
+        """The slices over voxels that go on beyond the faces as they end, shape (slices, fine), rows sum to one."""
+        before, inside, after = np.split(self.matrix, [self.margin, self.margin + self.fine], axis=1)
+        folded = inside.copy()
+        folded[:, 0] += before.sum(1)
+        folded[:, -1] += after.sum(1)
+        return np.asarray(folded)
+
+    @cached_property
     def eigen(self) -> tuple[Matrix, Matrix]:
         """Eigenvalues (slices,) and eigenvectors (slices, slices) of A A^T."""
         values, vectors = np.linalg.eigh(self.matrix @ self.matrix.T)
@@ -223,6 +232,7 @@ class AxisAcquisition:
         matrices = {
             "apply": lambda: self.matrix,
             "adjoint": lambda: self.matrix.T,
+            "reimage": lambda: self.edge_matrix,
             "spline": lambda: self.spline,
             "eigenvalues": lambda: self.eigen[0],
             "to_eigen": lambda: self.eigen[1].T,
@@ -275,9 +285,8 @@ class Acquisition:
         return self.through("apply", padded)
 
     def reimage(self, fine: Any) -> Any:
-        """A of a fine array (numpy) that goes on as it ends: what a scan of it would have been."""
-        widths = [(axis.margin, axis.margin) if axis else (0, 0) for axis in self.axes]
-        return self.apply(np.pad(fine, [(0, 0)] * (fine.ndim - 3) + widths, mode="edge"))
+        """A of a fine array that goes on as it ends: what a scan of it would have been."""
+        return self.through("reimage", fine)
 
     def adjoint(self, slices: Any) -> Any:
         """A^T: slices to a padded fine array."""

@@ -8,11 +8,23 @@ Seconds alone say what the machine is, the ratio says what the program is. Two s
 thick slices at 4x, and isotropic 2x, which is three passes over growing grids.
 
     python pipelines/benchmark.py [--model NAME|DIR] [--device auto|cpu|cuda] [--threads N] [--size VOXELS]
+
+With --curve instead: `medld enhance` on scans for outputs of 1 to 134 million voxels, each in a process of its own.
+
+    seconds   after import, as its record says, also per million voxels of the output
+    GiB       largest resident memory and, on a GPU, largest memory there; beside it the estimate made before the start
+    exponent  of seconds, and of memory above that of the smallest scan, in voxels from one line to the next; growth is
+              linear at 1
+
+    python pipelines/benchmark.py --curve [--scan 4x|isotropic-2x] [--model NAME|DIR|baseline]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +48,8 @@ from medld.superres import Request, Restoration, SuperResolver
 
 SIZE = 192
 """Voxels along each axis of the output: 192^3 is 7.1 million."""
+CURVE_SIZES = (96, 192, 256, 384, 512)
+"""The same for the curve: 0.9, 7.1, 16.8, 56.6 and 134 million voxels."""
 COUNTED_SIZE = 48
 """The same where operations are counted: small, and a multiple of the networks' strides on every grid."""
 SCANS = {"4x": (1.0, 1.0, 4.0), "isotropic 2x": (2.0, 2.0, 2.0)}
@@ -158,6 +172,57 @@ def report(name: str, run: Run, per_voxel: float, rate: float) -> None:
     print(f"  bar          {BAR_RATIO:g} x ideal + {BAR_SECONDS:g} s = {bar:.2f} s: {verdict}")
 
 
+@dataclass(frozen=True)
+class Point:
+    """One restoration of the curve: voxels of the output, seconds, peaks and estimate in GiB."""
+
+    voxels: int
+    seconds: float
+    resident: float
+    estimate: float
+    gpu: float | None
+
+
+def measure_point(folder: Path, size: int, options: argparse.Namespace) -> Point:
+    """`medld enhance` in a process of its own, so that its peak is of this scan alone."""
+    path, record = folder / "scan.nii.gz", folder / "record.json"
+    write_phantom(path, SCANS[options.scan.replace("-", " ")], size)
+    words = ["enhance", path, "-o", folder / "output.nii.gz", "--overwrite", "--spacing", "1", "--force"]
+    words += ["--model", options.model, "--device", options.device, "--report", record]
+    words += ["--threads", options.threads] if options.threads else []
+    subprocess.run([sys.executable, "-m", "medld.cli", *map(str, words)], check=True, capture_output=True)
+    told = json.loads(record.read_text(encoding="utf-8"))
+    memory = told["memory_gib"]
+    seconds = told["timings_s"]["total"]
+    return Point(size**3, seconds, memory["peak"], memory["estimate"], memory.get("device_peak"))
+
+
+def print_curve(options: argparse.Namespace) -> None:
+    """A line a size."""
+    print(f"{options.scan}, model {options.model}, device {options.device}, mode fidelity")
+    print("million voxels   seconds  s/million  exponent   GiB  estimate  exponent   GPU GiB")
+    first: Point | None = None
+    last: Point | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        for size in CURVE_SIZES:
+            point = measure_point(Path(folder), size, options)
+            time_grows = memory_grows = "-"
+            if last is not None and first is not None:
+                step = np.log(point.voxels / last.voxels)
+                time_grows = f"{np.log(point.seconds / last.seconds) / step:.2f}"
+                if last.resident > first.resident:
+                    more = (point.resident - first.resident) / (last.resident - first.resident)
+                    memory_grows = f"{np.log(max(more, 1e-3)) / step:.2f}"
+            million = point.voxels / 1e6
+            gpu = "-" if point.gpu is None else f"{point.gpu:.2f}"
+            print(
+                f"{million:14.1f} {point.seconds:9.1f} {point.seconds / million:10.2f} {time_grows:>9} "
+                f"{point.resident:5.2f} {point.estimate:9.2f} {memory_grows:>9} {gpu:>9}",
+                flush=True,
+            )
+            first, last = first or point, point
+
+
 def parse_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure a restoration against the machine's conv3d rate.")
@@ -165,12 +230,17 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--size", type=int, default=SIZE, help="voxels along an axis of the output (%(default)s)")
+    parser.add_argument("--curve", action="store_true", help="time and memory against voxels")
+    parser.add_argument("--scan", choices=[name.replace(" ", "-") for name in SCANS], default="4x", help="of the curve")
     return parser.parse_args()
 
 
 def main() -> None:
     """Run each scan as a fresh process would, then measure what it is judged against."""
     options = parse_options()
+    if options.curve:
+        print_curve(options)
+        return
     probe = SuperResolver(None, device=options.device, threads=options.threads)
     device = torch.device(probe.device)
     load = partial(load_model, options.model)

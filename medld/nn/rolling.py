@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medld.nn.blocks import Block, Conv
+from medld.nn.blocks import Block, Blocks, Conv
 from medld.nn.unet import MULTIPLES, UNet, pad_to_multiples
 
 Rows = Iterator[Tensor]
@@ -46,16 +46,16 @@ def roll(unet: UNet, x: Tensor, features: Tensor, voxels: int) -> Rows:
 
 def _level(unet: UNet, level: int, rows: Rows, embedding: Tensor) -> Rows:
     """One level of the U-Net with all below it."""
-    for block in unet.down[level]:
-        rows = _through_block(block, rows, embedding)
+    for block in cast(Blocks, unet.down[level]):
+        rows = _through_block(cast(Block, block), rows, embedding)
     if level == len(unet.down) - 1:
         return rows
     skip: deque[Tensor] = deque()
     rows = _noted(rows, skip)
-    below = _level(unet, level + 1, _shrunk(rows, unet.shrink[level]), embedding)
+    below = _level(unet, level + 1, _shrunk(rows, cast(Conv, unet.shrink[level])), embedding)
     rows = _added(skip, map(unet.grow[level], below))
-    for block in unet.up[level]:
-        rows = _through_block(block, rows, embedding)
+    for block in cast(Blocks, unet.up[level]):
+        rows = _through_block(cast(Block, block), rows, embedding)
     return rows
 
 

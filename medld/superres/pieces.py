@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
 
 from medld.nn.networks import Networks
 from medld.nn.rolling import can_roll, roll
-from medld.patches import iterate_tiled, tiles
+from medld.patches import ALIGN, iterate_tiled, tiles
 
 SMALLEST_TILE = 56
 """In-plane edge; below it nearly all that is computed is halo."""
@@ -26,8 +26,8 @@ SMALLEST_TILE = 56
 ROLLED_VOXELS = 250_000
 """Of the rows that a rolled network takes at a time; four rows at least."""
 
-ROLLED_ROWS = 24
-"""A rolled network holds about as much as it would of so many rows in one piece."""
+ROLLED_ROWS = 34
+"""A rolled network holds as much as it would of so many rows in one piece; seen at 512 columns of 128 slices."""
 
 Piece = tuple[slice, slice, Tensor]
 
@@ -75,8 +75,9 @@ def rolled_width(room: int, columns: int, slices: int, networks: Networks) -> in
     fit = room // (ROLLED_ROWS * slices)
     if columns <= fit:
         return columns
-    align = networks.align
-    return max(SMALLEST_TILE, (fit - 2 * networks.halo) // align * align)
+    widest = max(SMALLEST_TILE, (fit - 2 * networks.halo) // ALIGN * ALIGN)
+    alike = ceil(columns / ceil(columns / widest))
+    return ceil(alike / ALIGN) * ALIGN
 
 
 def held_voxels(room: int, shape: tuple[int, int, int], networks: Networks) -> int:

@@ -21,18 +21,19 @@ from torch import Tensor
 from medld.acquisition import SMALLEST_LAMBDA, Acquisition, along, away_from_ends, damping_for, linear_matrix
 from medld.diffusion.stochastic import evaluations
 from medld.errors import InputError, RestorationError
-from medld.geometry import Grid
+from medld.geometry import Grid, Target
 from medld.intensity import TEXTURE, IntensityMap, estimate_noise, intensity_map
 from medld.nn.conditions import CONTRASTS, Conditions
 from medld.nn.networks import Networks
 from medld.superres.axis import AxisPass, Dials
-from medld.superres.projection import Strength, baseline_core, complete, padded_strips, subtract_baseline
+from medld.superres.pieces import held_voxels
+from medld.superres.projection import STRIP_VOXELS, Strength, baseline_core, complete, padded_strips, subtract_baseline
 from medld.superres.values import Request, Residual, Restoration
 from medld.superres.work import Work
 from medld.volume import Volume
 
-UNTILED_VOXELS = 6_000_000
-"""Acquired voxels that a network takes in one piece; a head at 1 mm from 4 mm slices has a third of that."""
+UNTILED_VOXELS = 4_000_000
+"""Acquired voxels that a network takes in one piece; a head at 1 mm from 4 mm slices has half of that."""
 
 BYTES_PER_VOXEL = {"float32": 64 * 4 * 5.5, "bfloat16": 64 * 2 * 5.5}
 """Peak of the networks per acquired voxel: live feature maps of 64 channels; 4.2 of them were seen, in bfloat16."""
@@ -40,8 +41,11 @@ BYTES_PER_VOXEL = {"float32": 64 * 4 * 5.5, "bfloat16": 64 * 2 * 5.5}
 WHOLE_SHARE = 2.0
 """Networks that cannot be tiled keep copies for their norms and skips: 1.6 to 1.9 times these bytes were seen."""
 
-PROGRAM_GIB = 0.7
-"""Slices at each end that residuals leave out: what lies beyond the field of view is in them."""
+STRIP_ARRAYS = 6
+"""Arrays of a strip's size that a projection holds at a time."""
+
+PROGRAM_GIB = 0.4
+"""Of the interpreter, the libraries and a model."""
 
 Progress = Callable[[float], None]
 
@@ -66,12 +70,17 @@ class SuperResolver:
 
     def estimate_memory_gib(self, grid: Grid, request: Request) -> float:
         """What `restore` will need at its peak, in GiB, program included; nothing is allocated."""
-        fine = prod(request.target.grid.shape)
-        acquired = max((fine / request.target.ratios[axis] for axis in request.target.axes), default=0.0)
-        in_networks = min(acquired, self._untiled_voxels(request)) if self._networks else 0
+        target, room = request.target, self._untiled_voxels(request)
+        fine, slabs = prod(target.grid.shape), _slab_shapes(grid, target)
+        slab = max((prod(shape) for shape in slabs), default=0)
+        held = max((held_voxels(room, shape, self._networks) for shape in slabs), default=0) if self._networks else 0
         per_voxel = BYTES_PER_VOXEL[self.precision] * (1.0 if self._tileable else WHOLE_SHARE)
-        arrays = (9 if request.samples > 1 else 7) * 4 * fine
-        return float(arrays + per_voxel * in_networks) / 2**30 + PROGRAM_GIB
+        networks = 4 * (fine + slab) + per_voxel * held
+        projection = 4 * (fine + 6 * slab + STRIP_ARRAYS * min(fine, STRIP_VOXELS))
+        writing = 4 * 2 * fine
+        samples = 4 * 3 * fine if request.samples > 1 else 0
+        scan = 4 * 3 * prod(grid.shape)
+        return float(max(networks, projection, writing) + samples + scan) / 2**30 + PROGRAM_GIB
 
     @property
     def _tileable(self) -> bool:
@@ -143,6 +152,16 @@ class SuperResolver:
         rms = float(np.sqrt(np.mean(np.square(difference[inner], dtype=np.float64))))
         largest = float(np.abs(difference[inner]).max())
         return Residual(rms, largest, rms / noise if noise > 0 else None, rms / float(np.ptp(y)))
+
+
+def _slab_shapes(grid: Grid, target: Target) -> list[tuple[int, int, int]]:
+    """Rows, columns and slices of each pass of a restoration."""
+    shape, shapes = list(grid.shape), []
+    for axis in target.axes:
+        rows, columns = (size for other, size in enumerate(shape) if other != axis)
+        shapes.append((rows, columns, shape[axis]))
+        shape[axis] = target.grid.shape[axis]
+    return shapes
 
 
 def _precision(device: str) -> str:
