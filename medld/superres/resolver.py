@@ -33,7 +33,7 @@ from medld.superres.work import Work
 from medld.volume import Volume
 
 UNTILED_VOXELS = 4_000_000
-"""Acquired voxels that a network takes in one piece; a head at 1 mm from 4 mm slices has half of that."""
+"""Acquired voxels that a network takes in one piece in bfloat16; a head at 1 mm from 4 mm slices has half of that."""
 
 BYTES_PER_VOXEL = {"float32": 64 * 4 * 5.5, "bfloat16": 64 * 2 * 5.5}
 """Peak of the networks per acquired voxel: live feature maps of 64 channels; 4.2 of them were seen, in bfloat16."""
@@ -90,10 +90,11 @@ class SuperResolver:
         """Fixed by voxels and `--memory`, never by free memory, so that bytes repeat."""
         if not self._tileable:
             return sys.maxsize
+        per_voxel = BYTES_PER_VOXEL[self.precision]
+        most = int(UNTILED_VOXELS * BYTES_PER_VOXEL["bfloat16"] / per_voxel)
         if request.memory_gib is None:
-            return UNTILED_VOXELS
-        room = request.memory_gib / 2 * 2**30 / BYTES_PER_VOXEL[self.precision]
-        return int(min(UNTILED_VOXELS, max(room, 1)))
+            return most
+        return int(min(most, max(request.memory_gib / 2 * 2**30 / per_voxel, 1)))
 
     @torch.inference_mode()
     def restore(self, volume: Volume, request: Request, progress: Progress | None = None) -> Restoration:

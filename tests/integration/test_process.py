@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -79,3 +80,11 @@ def test_module_and_script_are_the_same_program() -> None:
         check=True,
     )
     assert done.stdout == f"medld {medld.__version__}\n"
+
+
+def test_memory_is_what_was_said_before(tmp_path: Path) -> None:
+    scan = save_slow_scan(tmp_path / "scan.nii")
+    words = ["enhance", scan, "--model", "baseline", "-o", tmp_path / "out.nii", "--report", tmp_path / "out.json"]
+    subprocess.run([sys.executable, "-m", "medld.cli", *map(str, words)], env=ENVIRONMENT, check=True, timeout=300)
+    memory = json.loads((tmp_path / "out.json").read_text())["memory_gib"]
+    assert 0.8 * memory["estimate"] < memory["peak"] < 1.2 * memory["estimate"]
