@@ -41,10 +41,10 @@ BYTES_PER_VOXEL = {"float32": 64 * 4 * 5.5, "bfloat16": 64 * 2 * 5.5}
 WHOLE_SHARE = 2.0
 """Networks that cannot be tiled keep copies for their norms and skips: 1.6 to 1.9 times these bytes were seen."""
 
-STRIP_ARRAYS = 3
+STRIP_ARRAYS = 2
 """Arrays of a strip's size that a projection holds at a time."""
 
-PROGRAM_GIB = 0.35
+PROGRAM_GIB = 0.33
 """Of the interpreter, the libraries and a model."""
 
 Progress = Callable[[float], None]
