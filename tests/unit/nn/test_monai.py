@@ -320,6 +320,6 @@ def test_is_never_tiled(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_more_memory_than_allowed_is_refused_instead(networks: Networks) -> None:
     with pytest.raises(InputError, match="cannot work in tiles") as caught:
-        restore(networks, (16, 16, 5), memory_gib=0.7)
+        restore(networks, (16, 16, 5), memory_gib=0.3)
     assert caught.value.code == "E_TOO_BIG"
     assert np.isfinite(restore(networks, (16, 16, 5), memory_gib=1.0)).all()
