@@ -74,6 +74,11 @@ def measure_peak_gib() -> float | None:
         import psutil
 
         return float(psutil.Process().memory_info().peak_wset) / GIB
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux's rusage still has what the process was forked from, as large as that may have been
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        if "VmHWM" in lines:
+            return int(lines["VmHWM"].split()[0]) * 1024 / GIB
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -29,7 +29,9 @@ LOOKS = {**JUDGED, "ssim_weight": 0.5}
 NETWORK: dict[str, Any] = {"channels": [8, 8, 8], "blocks": [1, 1, 1], "embedding": 8}
 SMALL: dict[str, Any] = {"width": 8, "encoder_blocks": 1, "decoder_blocks": 1, "embedding": 8}
 LOOKING = {**NETWORK, "attention": True}
-DIT = {"kind": "dit", "embedding": 8, "transformer": {"width": 16, "depth": 2, "window": [2, 2, 2]}}
+DIT = {"kind": "dit", "embedding": 8, "transformer": {"width": 16, "depth": 2, "window": [2, 2, 4]}}
+"""Of the two tokens of a crop along the slices, windows of 4 keep both together when they are shifted: a bias that one
+token alone is given changes nothing, and its gradient is zero or what rounding makes of it."""
 JOINT: dict[str, Any] = {"one_step": None, "autoencoder": SMALL}
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("joint", FROZEN),
