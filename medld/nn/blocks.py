@@ -39,6 +39,13 @@ def dropped(x: Tensor, share: float, training: bool) -> Tensor:
     return functional.dropout(x, share) if share > 0 and training else x
 
 
+def told_apart(x: Tensor) -> Tensor:
+    """`x` (B, 1, I, J, K) with the strides of channels-last: of one channel both layouts are the same in memory, and
+    convolution takes it for the slow one, to which it then turns all of its answer."""
+    _, _, rows, columns, slices = x.shape
+    return x.contiguous().as_strided(x.shape, (rows * columns * slices, 1, columns * slices, slices, 1))
+
+
 class Conv(nn.Conv3d):
     """A convolution whose weights follow the precision of its input; 3x3x3 with zero padding unless said."""
 
@@ -60,6 +67,7 @@ class Conv(nn.Conv3d):
     def forward(self, x: Tensor, padding: tuple[int, int, int] | None = None) -> Tensor:
         """(B, inputs, I, J, K) to (B, outputs, I', J', K'); `padding` replaces its own."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
+        x = told_apart(x) if x.shape[1] == 1 else x
         return functional.conv3d(x, self.weight.to(x.dtype), bias, self.stride, padding or self.padding)
 
 
@@ -153,6 +161,7 @@ class Up(nn.Module):
         """(B, inputs, I, J, K) to (B, outputs, I s0, J s1, K s2)."""
         si, sj, sk = self.stride
         batch, _, rows, columns, slices = x.shape
-        x = self.conv(x).reshape(batch, -1, si, sj, sk, rows, columns, slices)
-        x = x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(batch, -1, rows * si, columns * sj, slices * sk)
-        return x.contiguous(memory_format=torch.channels_last_3d)
+        # One copy, and that into the layout which comes next.
+        x = self.conv(x).permute(0, 2, 3, 4, 1).reshape(batch, rows, columns, slices, -1, si, sj, sk)
+        x = x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(batch, rows * si, columns * sj, slices * sk, -1)
+        return x.permute(0, 4, 1, 2, 3)

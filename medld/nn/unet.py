@@ -74,7 +74,6 @@ class UNet(nn.Module):
         """(B, inputs, I, J, K) and (B, features) to (B, outputs, I, J, K), in the precision of `x`."""
         shape = x.shape[-3:]
         embedding = self.embed(features.to(x.dtype))
-        # Of one channel, both layouts are the same and convolution picks the slow one for all that follows.
         x = self.stem(pad_to_multiples(x, MULTIPLES)).contiguous(memory_format=torch.channels_last_3d)
         skips = []
         for level in range(3):
