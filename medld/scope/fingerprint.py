@@ -124,7 +124,7 @@ def _symmetry(array: Tensor, spacing: tuple[float, float, float]) -> float:
 
     The mirror's place is that of the tissue's centre, the best of a few around it.
     """
-    steps = tuple(max(1, round(COARSE_MM / s)) for s in spacing)
+    steps = tuple(min(max(1, round(COARSE_MM / s)), n) for s, n in zip(spacing, array.shape, strict=True))
     coarse = functional.avg_pool3d(array[None], steps)[0].cpu().numpy()
     best = -1.0
     for axis in range(3):

@@ -40,6 +40,13 @@ def test_numbers_know_no_unit_and_no_order_of_storage(scan: Volume) -> None:
     assert take_fingerprint(stored) == pytest.approx(take_fingerprint(scan), rel=1e-3, abs=1e-5)
 
 
+def test_three_thin_slices_are_enough(scan: Volume) -> None:
+    """Fewer millimetres than the likeness of left and right is looked for in."""
+    thin = scan.cropped((0, 0, 14), (90, 100, 3))
+    thin = Volume(thin.array, Grid(thin.array.shape, np.diag([0.5, 0.5, 1.0, 1.0])), "mr")
+    assert {"noise", "symmetry", "slice_step"} <= set(take_fingerprint(thin))
+
+
 def test_sizes_grow_with_the_voxels(rng: np.random.Generator) -> None:
     small, large = (take_fingerprint(make_head(np.random.default_rng(1), size)) for size in (1.0, 2.0))
     assert large["tissue_mm"] == pytest.approx(2 * small["tissue_mm"])
