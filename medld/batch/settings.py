@@ -132,10 +132,10 @@ class EnhanceSettings:
                 raise ConfigError("expected --spacing or --factor, got both; leave one of them out")
 
     def _check_samples(self) -> None:
-        """Refuse samples that are all the same."""
+        """Refuse samples where the answer is none."""
         deterministic = self.mode == "fidelity" if self.realism is None else self.realism == 0
         if self.samples > 1 and deterministic:
-            raise ConfigError("--samples: fidelity is the same whatever the seed; leave it out, or add --mode detail")
+            raise ConfigError("--samples: the answer of fidelity is no sample; leave it out, or add --mode detail")
 
     def _check_adaptation(self) -> None:
         """Refuse to tune what is not there, or what something was measured of."""

@@ -92,7 +92,8 @@ class Baseline:
 class Resolver:
     """The program's own path, with a model or without; `samples` is how many are drawn beside the answer.
 
-    A sample is a whole one (realism 1), as `medld enhance --samples` spreads over, with the steps of the mode.
+    A sample is a whole one (realism 1), as `medld enhance --samples` spreads over, with the
+    steps of the mode or, in `fidelity`, those of `detail`.
     """
 
     name: str
