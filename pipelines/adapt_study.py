@@ -1,7 +1,7 @@
 """What per-scan adaptation adds to a model, and whether slices held out of a scan tell where it does.
 
     python pipelines/adapt_study.py MODEL_DIR PACK... --ratios 4 --steps 300 --out results/adapt \\
-        [--variants learning_rate=1e-4 learning_rate=5e-5,through_plane=0.5 ...] [--only remind] [--crop 160]
+        [--variants learning_rate=1e-4 learning_rate=5e-5,slices=24 ...] [--only remind] [--crop 160]
 
 For every volume of the packs (`medld.dataset.pack`, or a folder of NIfTI files), slices along its last axis, every
 ratio and every variant (settings of `medld.adapt.AdaptConfig`, joined by commas): foreground dB of B, and what is

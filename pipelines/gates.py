@@ -79,7 +79,7 @@ def measure(networks: Networks, path: Path, protocol: str) -> list[float]:
     noise = torch.randn(known.shape, generator=torch.Generator().manual_seed(0))
     answers = (
         one.completed(torch.zeros_like(true)),
-        unprojected.completed(true),
+        unprojected.completed(true.clone()),  # in its own place
         one.completed(true),
         one.completed(one.decode(known)),
         one.completed(one.decode(noise)),

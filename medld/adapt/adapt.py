@@ -112,8 +112,7 @@ def _lessons(scan: Volume, restoration: Restoration, request: Request, place: Cu
     assert acquisition is not None, "the one axis that the target restores"
     units = intensity_map(scan.array, scan.modality)
     noise = restoration.noise / units.scale
-    taught, restored = (place.teaching(volume) for volume in (scan, restoration.volume))
-    return Lessons(taught, restored, place.axis, units, acquisition, noise, config)
+    return Lessons(place.teaching(restoration.volume), place.axis, units, acquisition, noise, config)
 
 
 def _choose(held_out: Judgement | None, config: AdaptConfig) -> tuple[float, str]:

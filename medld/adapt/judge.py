@@ -1,14 +1,13 @@
 """How networks do on the part of a scan that taught nothing, on what the scan itself says is true.
 
     through-plane  its slices, from slices twice as far apart
-    coarse         the same in pixels as wide as the slices are far apart
     in-plane       its pixels along an in-plane axis, from slices as far apart as its own. The part is first restored by
                    the start, so that it looks as a volume does; answers are imaged through the slices again, so that
                    they are compared with what was measured and not with what the start made up
 
 The first notices what harm is done across the slices, but at another scale and ratio, and with voxels of a shape that
-networks seldom learn from. The second has the shape that they know best, but few voxels: it is reported and decides
-nothing. The third is at the scale and ratio of the restoration, but notices no harm across the slices (method.md 2.7).
+networks seldom learn from. The second is at the scale and ratio of the restoration, but notices no harm across the
+slices (method.md 2.7).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from medld.superres import Request, SuperResolver, restore_onto
 from medld.training.validation import Trained
 from medld.volume import Volume
 
-THROUGH_PLANE, COARSE, IN_PLANE = TESTS = ("through_plane", "coarse", "in_plane")
+THROUGH_PLANE, IN_PLANE = TESTS = ("through_plane", "in_plane")
 Gains = Mapping[str, Mapping[str, float]]
 """Of each test the numbers of `judge_held_out`: `gain_db` and `blocks_won`."""
 
@@ -92,7 +91,6 @@ def _tests(place: Cut, scan: Volume, restored: Volume, request: Request) -> dict
     part = place.judging(scan)
     return {
         THROUGH_PLANE: _through_plane(part, place, request),
-        COARSE: _through_plane(_with_wide_pixels(part, place.axis), place, request),
         IN_PLANE: _in_plane(place, scan, restored, request),
     }
 
@@ -100,15 +98,6 @@ def _tests(place: Cut, scan: Volume, restored: Volume, request: Request) -> dict
 def _through_plane(part: Volume, place: Cut, request: Request) -> _Test:
     held = halved(part, place.axis)
     return _Test(held, lambda engine: restore_onto(engine, request)(held.coarse, held.truth.grid))
-
-
-def _with_wide_pixels(part: Volume, axis: int) -> Volume:
-    """`part` with as many pixels averaged as make up the slice spacing, along both in-plane axes."""
-    array = np.asarray(part.array, dtype=np.float32)
-    for a in (a for a in range(3) if a != axis):
-        pixels = max(1, round(part.grid.shape[a] * part.grid.spacing[a] / part.grid.spacing[axis]))
-        array = along(AxisAcquisition(array.shape[a], pixels, profile="box").inner_matrix, array, a - 3)
-    return replace(part, array=array, grid=part.grid.with_shape(array.shape))
 
 
 def _in_plane(place: Cut, scan: Volume, restored: Volume, request: Request) -> _Test:

@@ -10,42 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medld.adapt.lessons import Lessons
 from medld.adapt.settings import AdaptConfig
 from medld.config import TrainConfig
 from medld.nn.networks import Networks
-from medld.training.apply import Applier, Sample
+from medld.training.apply import Applier
 from medld.training.distributed import ALONE
 from medld.training.feeder import Feeder
 from medld.training.learner import Learner
 from medld.training.memory import explained
 from medld.training.portion import Planner, split
 from medld.training.stages import OneStep
-
-TRAINED = {"all": ("",), "steering": ("embed.", ".steer."), "embedding": ("embed.outer.bias",), "head": ("head.",)}
-"""Parts of the names of the weights that learn."""
-
-
-class Anchored(OneStep):
-    """The one-step form, some of whose weights learn and are pulled to where they began."""
-
-    def __init__(self, networks: Networks, config: TrainConfig, chosen: AdaptConfig) -> None:
-        super().__init__(networks, config)
-        self.anchor = chosen.anchor
-        for name, parameter in self.modules["one_step"].named_parameters():
-            parameter.requires_grad_(any(part in name for part in TRAINED[chosen.trained]))
-        self._learning = [p for p in self.modules.parameters() if p.requires_grad]
-        self._start = [p.detach().clone() for p in self._learning]
-
-    def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image loss, and half of `anchor` times the squared distance of the weights to the start."""
-        loss, shown = super().loss(sample, generator, figures=figures)
-        if self.anchor > 0:
-            pairs = zip(self._learning, self._start, strict=True)
-            loss = loss + 0.5 * self.anchor * sum((p - start).square().sum() for p, start in pairs)
-        return loss, shown
 
 
 def tune(
@@ -67,7 +44,8 @@ def tune(
     training = _training(config, precision)
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with explained(device), flags:
-        stage = Anchored(own, training, config)
+        own.one_step.requires_grad_(True)
+        stage = OneStep(own, training)
         learner = Learner(stage, training, device, ALONE)
         applier = Applier(lessons.volumes, device, networks.profile_map, latents=False)
         planner = Planner(lessons, lessons.in_plane, config.seed, config.steps, split(config.batch, 1))

@@ -19,6 +19,7 @@ import torch
 import yaml
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from tiny_model import save_tiny_model
 
 from medld import __version__
 from medld.build import build_networks
@@ -253,3 +254,12 @@ def test_adaptation_is_measured_scan_by_scan(tmp_path: Path, start: Start, capsy
     assert "| defaults | 4 | 2 |" in capsys.readouterr().out
     start("adapt_study", *arguments, "--variants", *variants)
     assert (tmp_path / "out" / "adapt_study.csv").read_text() == text
+
+
+def test_gates_of_a_model(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An untrained decoder adds nothing, so every answer is B."""
+    scans = save_head(tmp_path / "scans" / "sub-a_T1w.nii.gz", seed=1).parent
+    start("gates", save_tiny_model(tmp_path / "model", shaken=0.0), scans, "--protocol", "through-plane-4x")
+    *_, mean = capsys.readouterr().out.splitlines()
+    baseline, *answers = map(float, mean.split()[-5:])
+    assert answers == pytest.approx([baseline] * len(answers), abs=0.02)
