@@ -83,8 +83,8 @@ def guess_modality(head: Dataset) -> Modality:
 def guess_contrast(frame: Frame) -> Contrast:
     """MR contrast by the tags of the acquisition; "unknown" wherever they do not say it clearly.
 
-    Enhanced objects state Acquisition Contrast (0008,9209). Of classic ones, spin echo and
-    inversion-prepared gradient echo are told by their times; echo-planar and steady-state are not.
+    Enhanced objects state Acquisition Contrast (0008,9209). Of classic ones, spin echo, inversion-prepared and spoiled
+    2D gradient echo are told by their times; echo-planar and steady-state are not.
     """
     if guess_modality(frame.head) != "mr":
         return "unknown"
@@ -107,8 +107,11 @@ def _contrast_by_times(head: Dataset) -> Contrast:
         return "unknown"
     inverted = "IR" in sequence or bool(inversion)
     if "GR" in sequence:
-        # MPRAGE and its kin; without inversion the flip angle would have to tell.
-        return "T1w" if inverted and echo < 10 and (inversion is None or 500 <= inversion <= 1500) else "unknown"
+        # MPRAGE and its kin, and FLASH in 2D beyond the Ernst angle of white matter, 44 degrees at .3 s.
+        prepared = inverted and (inversion is None or 500 <= inversion <= 1500)
+        spoiled = not inverted and "SP" in words_of(head, "SequenceVariant") and 100 <= repetition <= 400
+        flip = numbers_of(head, "FlipAngle", 1)
+        return "T1w" if echo < 10 and (prepared or (spoiled and flip and flip[0] >= 50)) else "unknown"
     if "SE" not in sequence:
         return "unknown"
     if inverted:

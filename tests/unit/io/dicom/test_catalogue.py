@@ -267,6 +267,9 @@ def test_a_second_pass_is_noticed(folder: Path, change: dict[str, Any], expected
     assert (series.second_pass, warned(series)) == expected
 
 
+FLASH = {"ScanningSequence": "GR", "SequenceVariant": ["SP", "OSP"], "EchoTime": "2.46", "RepetitionTime": "300"}
+
+
 @pytest.mark.parametrize(
     ("tags", "contrast"),
     [
@@ -280,6 +283,9 @@ def test_a_second_pass_is_noticed(folder: Path, change: dict[str, Any], expected
         ({"ScanningSequence": "SE", "EchoTime": "15", "RepetitionTime": "3000"}, "unknown"),
         ({"ScanningSequence": "EP", "EchoTime": "90", "RepetitionTime": "4000"}, "unknown"),
         ({"ScanningSequence": "GR", "EchoTime": "3", "RepetitionTime": "20"}, "unknown"),
+        (FLASH | {"FlipAngle": "80"}, "T1w"),
+        (FLASH | {"FlipAngle": "20"}, "unknown"),
+        (FLASH | {"FlipAngle": "80", "SequenceVariant": "SS"}, "unknown"),
     ],
 )
 def test_contrast_is_told_by_the_times_of_the_sequence(folder: Path, tags: dict[str, Any], contrast: str) -> None:
