@@ -7,13 +7,15 @@ For whoever ships new weights: the card that lies beside them is stale until thi
     python pipelines/model_card.py ../shared/data/val --results results [MORE ...] --out medld/weights/mri
 
 Sentences come from `model_card.md.jinja`; figures from results of `medld evaluate` (of this model's weights, or nothing
-is written), from `model.json`, the data card and the training log. The pictures (`model_card_pictures.py`) are of the
-scans on which the model gains least, restored anew: half a minute each on two CPU cores.
+is written), from `model.json`, the data card, the training log and `results/leave_one_out.csv`. The pictures
+(`model_card_pictures.py`) are of the scans on which the model gains least, restored anew: half a minute each on two CPU
+cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 from collections import Counter
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from leave_one_out import as_markdown
 from model_card_pictures import Picture, draw_failures
 
 from medld.cards import DataCard, read_card
@@ -31,7 +34,7 @@ from medld.report.results import MAIN_FIGURES
 from medld.report.tables import interval, number
 
 FOLDER = Path(__file__).parent
-TEMPLATE, LOG = "model_card.md.jinja", FOLDER / "training_log.md"
+TEMPLATE, LOG, LEFT_OUT = "model_card.md.jinja", FOLDER / "training_log.md", FOLDER / "results" / "leave_one_out.csv"
 CARD = "README.md"
 SHOWN = ("cubic", "least-squares", "B", "medld")
 """Methods in the card's tables, of all in the results."""
@@ -97,6 +100,8 @@ def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequ
     environment.filters["kwh"] = kwh
     environment.globals["table"] = table
     runs = read_runs(LOG.read_text(encoding="utf-8"))
+    with LEFT_OUT.open(encoding="utf-8", newline="") as stream:
+        left_out = list(csv.DictReader(stream))
     return environment.get_template(TEMPLATE).render(
         model=model,
         parameters={part: count(model, part) for part in ("one_step", "autoencoder", "denoiser")},
@@ -106,6 +111,8 @@ def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequ
         tables=[table for record in records for table in main_tables(record, data)],
         further=[line for record in records for line in further_figures(record, data)],
         machine=records[0],
+        left_out=as_markdown(left_out),
+        left_out_steps=sorted({int(line["steps"]) for line in left_out}),
         command=" ".join(f"--protocol {one['name']}" for record in records for one in record["protocols"]),
         runs=runs,
         run_rows=[[str(r["number"]), r["what"], str(r["seconds"]), kwh(r["seconds"]), r["end"]] for r in runs],
