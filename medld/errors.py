@@ -58,6 +58,7 @@ WARNINGS: dict[str, str] = {
     "W_REFORMAT": "the slices were reformatted from another series, so that their true profile is not known",
     "W_RANGE": "values outside the range of the modality",
     "W_SCOPE": "the scan is unlike those that the model learned from",
+    "W_RESIDUAL": "the result, imaged again, is farther from the scan than its noise",
     "W_HELD_OUT": "on slices held out of the scan the model was worse than interpolation, which was used instead",
 }  # sentences of a report that begin with one of these say what was noticed but not refused
 

@@ -71,3 +71,14 @@ class Residual:
     largest: float
     relative_to_noise: float | None
     relative_to_range: float
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One where the noise does not explain it."""
+        if self.relative_to_noise is None or self.relative_to_noise <= 1:
+            return ()
+        return (
+            f"W_RESIDUAL: imaged again, the result differs from the scan by {self.relative_to_noise:.2f} times its "
+            "noise: perhaps its slices are thinner, or have sharper edges, than they were taken for; try "
+            "--slice-profile auto or --slice-thickness",
+        )

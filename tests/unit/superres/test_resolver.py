@@ -270,6 +270,9 @@ def test_the_residual_is_told_in_every_unit(make: Make, head: Volume) -> None:
     assert residual.relative_to_range == pytest.approx(residual.rms / np.ptp(head.array))
     assert residual.largest >= residual.rms
     assert make(None).residual(off, head, request).relative_to_noise is None
+    noises = {3.5: 1, 7.5: 0, 0.0: 0}  # a warning where the noise does not explain it
+    for noise, warnings in noises.items():
+        assert len(make(None).residual(off, head, request, noise).warnings) == warnings
 
 
 def test_residuals_leave_out_the_end_slices(make: Make, head: Volume) -> None:
