@@ -40,11 +40,11 @@ def tune(
         ResourceError: The device's memory ran out.
     """
     module: Any = copy.deepcopy(networks.one_step)
-    own = replace(networks, one_step=module.to(device, memory_format=torch.channels_last_3d))
+    module.requires_grad_(True).to(device, memory_format=torch.channels_last_3d)
+    own = replace(networks, one_step=module)
     training = _training(config, precision)
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with explained(device), flags:
-        own.one_step.requires_grad_(True)
         stage = OneStep(own, training)
         learner = Learner(stage, training, device, ALONE)
         applier = Applier(lessons.volumes, device, networks.profile_map, latents=False)
