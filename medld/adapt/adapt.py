@@ -76,6 +76,7 @@ def adapt(
         ResourceError: The device's memory ran out.
     """
     began = time.perf_counter()
+    request = replace(request, flips=1)
     place = _fit(scan, request, networks, config)
     if isinstance(place, str):
         return Adapted(networks, 0.0, None, place)

@@ -130,6 +130,7 @@ def _build_request(
         realism=settings.realism,
         steps=settings.steps,
         samples=settings.samples,
+        flips=settings.flips,
         seed=settings.seed,
         memory_gib=limit_gib,
     )

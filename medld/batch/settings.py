@@ -29,6 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """Options with named choices; the first is the default."""
 
+FLIPS = (1, 2, 4, 8)
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 NOT_SETTINGS = ("output", "report", "preview", "uncertainty", "trust", "interval", "overwrite", "format", "series")
 """Where files go says nothing about what is in them; a path, or a series' description, may hold a name."""
@@ -49,6 +50,7 @@ class EnhanceSettings:
         mode: "fidelity", "balanced" or "detail".
         realism: 0 (the posterior mean) to 1 (a full sample); None takes the mode's.
         steps: Sampler steps; None takes the mode's.
+        flips: Mirrored copies of the scan (1, 2, 4 or 8) whose answers are averaged.
         samples: Samples drawn besides; from 2 on their mean and standard deviation are written beside the output.
         uncertainty: File (one input), or suffix behind "desc-sr" (several), of the calibrated half-width or, without a
             calibration, the standard deviation over samples.
@@ -81,6 +83,7 @@ class EnhanceSettings:
     mode: str = "fidelity"
     realism: float | None = None
     steps: int | None = None
+    flips: int = 1
     samples: int = 1
     uncertainty: str | None = None
     trust: str | None = None
@@ -118,6 +121,8 @@ class EnhanceSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name}: expected a whole number of at least 1, got {value}")
+        if self.flips not in FLIPS:
+            raise ConfigError(f"--flips: expected one of {', '.join(map(str, FLIPS))}, got {self.flips}")
         if self.adapt_steps < 0:
             raise ConfigError(f"--adapt-steps: expected a whole number of at least 0, got {self.adapt_steps}")
         if not 0 <= self.seed < 2**63:

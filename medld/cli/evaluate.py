@@ -84,6 +84,7 @@ def _add_methods(group: Any) -> None:
         help=f"may be repeated; default {DEFAULT_MODEL}; {BASELINE}: none",
     )
     group.add_argument("--mode", choices=CHOICES["mode"], help=f"of the models; default {DEFAULTS.mode}")
+    group.add_argument("--flips", metavar="N", type=int, help="mirrored copies that the models average over; default 1")
     group.add_argument("--samples", metavar="N", type=int, help="drawn beside each answer: how they differ, and where")
     group.add_argument("--baselines", metavar="NAME", nargs="+", help="methods without a network; default all")
     group.add_argument(

@@ -101,6 +101,7 @@ class Resolver:
     mode: Mode = "fidelity"
     samples: int = 0
     calibrated: ModeConfig | None = None
+    flips: int = 1
 
     def restore(self, case: Case) -> Output:
         """The scan on the truth's grid.
@@ -108,7 +109,7 @@ class Resolver:
         Raises:
             RestorationError: The result is not finite.
         """
-        request = request_for(case.made, case.protocol, self.mode)
+        request = replace(request_for(case.made, case.protocol, self.mode), flips=self.flips)
         restoration = self.resolver.restore(case.made.scan, request)
         draws = (replace(request, realism=1.0, seed=seed) for seed in range(self.samples))
         samples = tuple(self.resolver.restore(case.made.scan, draw).volume.array for draw in draws)
@@ -199,6 +200,7 @@ def make_methods(
     others: Sequence[OtherTool],
     *,
     mode: Mode = "fidelity",
+    flips: int = 1,
     samples: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -226,7 +228,7 @@ def make_methods(
     for column, model in models.items():
         draws = samples if column in able else 0
         resolver = SuperResolver(model, device=device, threads=threads)
-        methods.append(Resolver(column, resolver, mode, draws, find_mode(model, mode)))
+        methods.append(Resolver(column, resolver, mode, draws, find_mode(model, mode), flips))
     for tool in others:
         check_name(tool.name, [method.name for method in methods])
         methods.append(Other(tool))

@@ -42,6 +42,7 @@ class RunSettings(Schema):
     """What a run may choose, as results.json keeps it; paths of this machine are left out on purpose."""
 
     mode: Mode = "fidelity"
+    flips: Literal[1, 2, 4, 8] = 1
     limit: int | None = Field(None, ge=1)
     """Only the first so many subjects, in the order of their names."""
     device: str = "auto"
@@ -75,6 +76,7 @@ def evaluate(
     outputs_to: Path | str | None = None,
     labels: Mapping[str, Path | str] | None = None,
     mode: Mode = "fidelity",
+    flips: int = 1,
     samples: int = 0,
     metrics: Sequence[str] | None = None,
     against: str = "B",
@@ -107,6 +109,7 @@ def evaluate(
         outputs_to: Folder that gets the truths and every method's outputs, to look at or to segment.
         labels: "truth" and methods to folders with their label maps, see `labels.py`.
         mode: Mode of the models.
+        flips: Mirrored copies of a scan (1, 2, 4 or 8) whose answers the models average.
         samples: How many each model with a diffusion part draws beside its answer, for what they differ by.
         metrics: Beyond the headline: names of `medld.metrics.METRICS`, or "all".
         against: Method from which gains, differences and p count.
@@ -136,6 +139,7 @@ def evaluate(
     check_free(out, overwrite=overwrite)
     wish: dict[str, object] = {
         "mode": mode,
+        "flips": flips,
         "limit": limit,
         "device": device,
         "threads": threads,
@@ -149,7 +153,9 @@ def evaluate(
     if missing:
         report("no model is shipped yet: methods without a network alone")
     tools = [OtherTool(name, Path(folder), resample_others) for name, folder in (others or {}).items()]
-    methods = make_methods(baselines, models, tools, mode=mode, samples=samples, device=device, threads=threads)
+    methods = make_methods(
+        baselines, models, tools, mode=mode, flips=flips, samples=samples, device=device, threads=threads
+    )
     table = find_participants(found.folder) if participants is None else Path(participants)
     maps = make_label_maps(labels or {}, [method.name for method in methods])
     more = asked_for(chosen, samples=bool(samples), labels=bool(maps.folders))

@@ -75,7 +75,7 @@ class SuperResolver:
         slab = max((prod(shape) for shape in slabs), default=0)
         held = max((held_voxels(room, shape, self._networks) for shape in slabs), default=0) if self._networks else 0
         per_voxel = BYTES_PER_VOXEL[self.precision] * (1.0 if self._tileable else WHOLE_SHARE)
-        networks = 4 * (fine + slab) + per_voxel * held
+        networks = 4 * (fine + slab) + per_voxel * held + (4 * (2 * fine + slab) if request.flips > 1 else 0)
         projection = 4 * (fine + 6 * slab + STRIP_ARRAYS * min(fine, STRIP_VOXELS))
         writing = 4 * 2 * fine
         samples = 4 * 3 * fine if request.samples > 1 else 0
@@ -126,10 +126,12 @@ class SuperResolver:
             realism, steps = networks.position(request.mode, request.realism, request.steps, drawn=draws > 0)
         if networks is None or networks.denoiser is None:
             draws = 0
-        dials = Dials(realism, steps, request.seed, self._untiled_voxels(request))
+        assert request.flips in (1, 2, 4, 8), "checked by whoever asks"
+        dials = Dials(realism, steps, request.seed, self._untiled_voxels(request), request.flips)
         sampling = evaluations(networks.sampler, steps) if networks else 0
-        per_draw = sampling + (networks is not None and networks.start == "mean")
-        passes = len(request.target.axes) * (1 + (sampling if realism > 0 else 0) + draws * per_draw)
+        means = request.flips if networks is not None and networks.one_step is not None else 1
+        per_draw = sampling + (means if networks is not None and networks.start == "mean" else 0)
+        passes = len(request.target.axes) * (means + (sampling if realism > 0 else 0) + draws * per_draw)
         work = Work(torch.device(self.device), passes, progress)
         return _Job(networks, volume, request, dials, draws, self._dtype, warnings, work)
 

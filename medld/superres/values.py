@@ -17,6 +17,8 @@ Mode = Literal["fidelity", "balanced", "detail"]
 class Request:
     """What to make of a scan, see `medld enhance --help`; `thickness` in mm per array axis, None = the spacing.
 
+    `flips` (1, 2, 4 or 8): the one-step answer is the mean of those to so many mirrored copies of the scan.
+
     Sample d of `samples`, counted from 0, is what `realism` 1 gives with the seed `seed` + d.
     """
 
@@ -28,6 +30,7 @@ class Request:
     realism: float | None = None
     steps: int | None = None
     samples: int = 1
+    flips: int = 1
     seed: int = 0
     memory_gib: float | None = None
 

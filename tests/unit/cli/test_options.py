@@ -39,9 +39,9 @@ def test_what_is_not_given_is_left_to_the_settings() -> None:
 def test_every_setting_has_an_option() -> None:
     command = (
         "enhance x -o y --modality ct --consistency off --spacing 1 --slice-thickness 2 --slice-profile box "
-        "--mode detail --realism 1 --steps 2 --samples 3 --uncertainty sd --trust t --interval --adapt-steps 0 "
-        "--seed 4 --device cpu --threads 1 --memory 2 --model baseline --report r --preview p --overwrite --force "
-        "--series 2 --format nifti"
+        "--mode detail --realism 1 --steps 2 --flips 2 --samples 3 --uncertainty sd --trust t --interval "
+        "--adapt-steps 0 --seed 4 --device cpu --threads 1 --memory 2 --model baseline --report r --preview p "
+        "--overwrite --force --series 2 --format nifti"
     )
     given = vars(parse(shlex.split(command)))
     assert {f.name for f in fields(EnhanceSettings)} - given.keys() == {"factor"}

@@ -90,6 +90,21 @@ def test_tiles_equal_the_whole(networks: Networks, draw: int | None) -> None:
     assert torch.allclose(tiled.restore(draw), expected, atol=10 * SINGLE * float(expected.abs().max()), rtol=0)
 
 
+@pytest.mark.parametrize(("flips", "dims"), [(2, (2,)), (4, (3,)), (4, (2, 3)), (8, (4,)), (8, (2, 3, 4))])
+def test_a_mean_over_mirrored_scans_does_not_care_for_the_side(
+    networks: Networks, flips: int, dims: tuple[int, ...]
+) -> None:
+    def answers(flips: int) -> tuple[torch.Tensor, torch.Tensor]:
+        one = a_pass(networks)
+        one = replace(one, dials=replace(one.dials, flips=flips))
+        return one.restore().flip(dims), replace(one, slab=one.slab.flip(dims)).restore()
+
+    mirrored, of_mirrored = answers(flips)
+    assert torch.allclose(mirrored, of_mirrored, atol=10 * SINGLE * float(mirrored.abs().max()), rtol=0)
+    mirrored, of_mirrored = answers(1)
+    assert not torch.allclose(mirrored, of_mirrored, atol=0.01)
+
+
 def test_draws_differ_and_repeat(networks: Networks) -> None:
     first, again, second = (a_pass(networks).restore(draw) for draw in (0, 0, 1))
     assert torch.equal(first, again)
