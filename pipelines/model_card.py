@@ -4,7 +4,9 @@ For whoever ships new weights: the card that lies beside them is stale until thi
 
     medld evaluate ../shared/data/val --protocol through-plane-2x --protocol through-plane-3.5x \\
         --protocol through-plane-4x --protocol through-plane-6x --protocol isotropic-2x --out results
-    python pipelines/model_card.py ../shared/data/val --results results [MORE ...] --out medld/weights/mri
+    for mode in fidelity balanced detail; do medld evaluate ../shared/data/val --mode $mode --baselines cubic B \
+        --protocol through-plane-4x-lesions --no-pages --out $mode; done
+    python pipelines/model_card.py ../shared/data/val --results results fidelity balanced detail --out medld/weights/mri
 
 Sentences come from `model_card.md.jinja`; figures from results of `medld evaluate` (of this model's weights, or nothing
 is written), from `model.json`, the data card, the training log and `results/leave_one_out.csv`. The pictures
@@ -40,6 +42,17 @@ SHOWN = ("cubic", "least-squares", "B", "medld")
 """Methods in the card's tables, of all in the results."""
 RUN = re.compile(r"^## (?:[\d-]+, )?[Rr]un (\d+): (.+?) \((?:about )?(\d+) s\b[^)]*\)[:,]? ?(.*)$", re.MULTILINE)
 """Heading of a run in the training log: number, what it was, seconds, what became of it."""
+MODE_FIGURES = {
+    "PSNR": "psnr",
+    "SSIM": "ssim",
+    "detail": "detail_share",
+    "lesions' contrast": "lesions_kept_contrast",
+    "of 2 mm": "lesions_kept_contrast_2mm",
+    "erased": "lesions_wrong_erased",
+    "invented": "lesions_wrong_invented",
+    "spots": "lesions_wrong_spots",
+}
+"""Column and figure of the table of modes."""
 WATTS = 700
 """Most that an H100 SXM draws, by its data sheet."""
 
@@ -58,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     model, data = load_model(options.model), read_card(options.card)
     records = [read_record(folder, model) for folder in options.results]
-    if any(record["settings"] != records[0]["settings"] for record in records):
-        raise SystemExit("Expected results that were made with the same settings. Run medld evaluate again.")
-    cases = list(least_gains(records, options.pictured, data))
+    if len({json.dumps({**record["settings"], "mode": ""}) for record in records}) > 1:
+        raise SystemExit("Expected results whose settings differ in --mode alone. Run medld evaluate again.")
+    cases = list(least_gains(faithful(records), options.pictured, data))
     if not cases:
         raise SystemExit(f"Expected results by {options.pictured}, got none. Evaluate it, or name another --pictured.")
     pictures = draw_failures(cases, options.scans, model, options.pictured, options.out / "failures")
@@ -81,6 +94,11 @@ def read_record(folder: Path, model: Model) -> Record:
     return record
 
 
+def faithful(records: Sequence[Record]) -> list[Record]:
+    """Those of the default mode."""
+    return [record for record in records if record["settings"]["mode"] == "fidelity"]
+
+
 def least_gains(records: Sequence[Record], protocol: str, data: DataCard) -> Iterator[Mapping[str, Any]]:
     """Of each contrast the scan on which the model gains least by a protocol."""
     rows = [row for record in records for row in record["subjects"]]
@@ -99,6 +117,7 @@ def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequ
     environment.filters["lines"] = lambda known: known if isinstance(known, tuple) else (str(known),)
     environment.filters["kwh"] = kwh
     environment.globals["table"] = table
+    records, every_mode = faithful(records), list(mode_rows(records, data))
     runs = read_runs(LOG.read_text(encoding="utf-8"))
     with LEFT_OUT.open(encoding="utf-8", newline="") as stream:
         left_out = list(csv.DictReader(stream))
@@ -111,6 +130,8 @@ def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequ
         tables=[table for record in records for table in main_tables(record, data)],
         further=[line for record in records for line in further_figures(record, data)],
         machine=records[0],
+        modes=every_mode,
+        mode_heads=["protocol", "contrast", "method", *MODE_FIGURES],
         left_out=as_markdown(left_out),
         left_out_steps=sorted({int(line["steps"]) for line in left_out}),
         command=" ".join(f"--protocol {one['name']}" for record in records for one in record["protocols"]),
@@ -185,6 +206,26 @@ def further_figures(record: Record, data: DataCard) -> Iterator[list[str]]:
         for figure in (name for name in statistics if name not in MAIN_FIGURES):
             values = (one.get(figure, {}).get("value") for one in (others, statistics))
             yield [protocol, group, figure, *("" if value is None else with_interval(value, ".3g") for value in values)]
+
+
+def mode_rows(records: Sequence[Record], data: DataCard) -> Iterator[list[str]]:
+    """What every method and mode does by the protocols of several modes: means over subjects."""
+    judged = Counter(one["name"] for record in records for one in record["protocols"])
+    for protocol in (name for name, count in judged.items() if count > 1):
+        found: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for record in records:
+            for line in (line for line in record["summary"] if line["protocol"] == protocol):
+                method = record["settings"]["mode"] if line["method"] == "medld" else line["method"]
+                found[line["group"], method] = line["statistics"]
+        for (group, method), statistics in found.items():
+            if group in data.contrasts:
+                yield [protocol, group, method, *(mode_figure(statistics, name) for name in MODE_FIGURES.values())]
+
+
+def mode_figure(statistics: Mapping[str, Any], name: str) -> str:
+    """A mean in the form that suits its figure, "" where it was not measured."""
+    found = statistics.get(name, {}).get("value")
+    return "" if found is None else number(found["mean"], ".4f" if name == "ssim" else ".2f").shown
 
 
 def with_interval(found: Mapping[str, Any] | None, form: str) -> str:
