@@ -29,6 +29,7 @@ def test_first_choice_is_the_default() -> None:
         {"memory_gib": float("inf")},
         {"steps": 0},
         {"samples": 0},
+        {"flips": 3},
         {"threads": 0},
         {"seed": -1},
         {"realism": 1.5},
