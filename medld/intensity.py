@@ -68,8 +68,9 @@ def intensity_map(array: NDArray[np.float32], modality: str) -> IntensityMap:
     """The map for a scan; MRI is scaled by the 99.9th percentile of the magnitude of its non-zero voxels."""
     if modality == "ct":
         return IntensityMap(CT_RANGE, CT_AIR)
-    tissue = np.abs(array[array != 0])
-    scale = float(np.percentile(tissue, 99.9)) if tissue.size else 1.0
+    tissue = array[array != 0]
+    np.abs(tissue, out=tissue)
+    scale = float(np.percentile(tissue, 99.9, overwrite_input=True)) if tissue.size else 1.0
     return IntensityMap(scale if scale > 0 else 1.0)
 
 

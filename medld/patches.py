@@ -33,18 +33,18 @@ def apply_tiled(
     halo: int,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Tensor:
-    """`function` of `x` (B, C, I, J, K), tile by tile, as float32 (B, C', I, J, K).
+    """`function` of `x` (B, C, I, J, K), tile by tile, as float32 (B, C', I, J, K').
 
-    It must keep the voxel axes and see at most `halo` voxels far, a multiple of the alignment; `progress` gets
+    It must keep the plane and see at most `halo` voxels far in it, a multiple of the alignment; `progress` gets
     the share that each tile adds.
     """
     result: Tensor | None = None
     for i, j, part in iterate_tiled(function, x, size=size, halo=halo):
         progress(part.shape[2] * part.shape[3] / (x.shape[2] * x.shape[3]))
-        if part.shape[2:] == x.shape[2:]:
+        if part.shape[2:4] == x.shape[2:4]:
             return part
         if result is None:
-            result = torch.empty((*part.shape[:2], *x.shape[2:]), device=x.device)
+            result = torch.empty((*part.shape[:2], *x.shape[2:4], part.shape[4]), device=x.device)
         result[:, :, i, j] = part
     assert result is not None, "a plane has at least one tile"
     return result
@@ -53,7 +53,7 @@ def apply_tiled(
 def iterate_tiled(
     function: Callable[[Tensor], Tensor], x: Tensor, *, size: int, halo: int
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """As `apply_tiled`: rows, columns and what stands there, float32 (B, C', i, j, K), one tile after the other."""
+    """As `apply_tiled`: rows, columns and what stands there, float32 (B, C', i, j, K'), one tile after the other."""
     assert halo % ALIGN == 0, "tiles must start on the networks' stride"
     for i, j in tiles(x.shape[2], x.shape[3], size):
         top, left = max(i.start - halo, 0), max(j.start - halo, 0)

@@ -18,12 +18,15 @@ from medld.batch.thickness import Thickness, choose_thickness
 from medld.errors import InputError
 from medld.geometry import Grid, choose_target
 from medld.io import Storage
+from medld.scratch import Scratch
 from medld.superres import Request, SuperResolver
 from medld.volume import Volume
 
 __all__ = ["Prepared", "Thickness", "choose_thickness", "find_memory_limit", "prepare_scan"]
 
 GIB = 2**30
+DOUBT_VOLUMES = 8
+"""What calibrated maps of doubt hold on the target grid while they are made, always in memory; 7.0 were seen."""
 MEMORY_SHARE = 0.8
 """Of the machine's memory, by default: the rest is for the system and whoever else works there."""
 
@@ -39,6 +42,7 @@ class Prepared:
         thickness: Slice thickness.
         profile: Slice profile.
         memory_gib: Estimate of what the restoration needs (GiB).
+        mapped_gib: What it will hold in files of its scratch folder (GiB).
         warnings: Sentences for the report.
     """
 
@@ -48,10 +52,13 @@ class Prepared:
     thickness: Thickness
     profile: SliceProfile
     memory_gib: float
+    mapped_gib: float
     warnings: tuple[str, ...]
 
 
-def prepare_scan(item: Input, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float) -> Prepared:
+def prepare_scan(
+    item: Input, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float, scratch: Scratch
+) -> Prepared:
     """Read a scan and settle its modality, slice thickness, target and memory.
 
     Args:
@@ -59,6 +66,7 @@ def prepare_scan(item: Input, settings: EnhanceSettings, resolver: SuperResolver
         settings: The options.
         resolver: Says how much memory a restoration needs.
         limit_gib: Most memory it may need (GiB).
+        scratch: Where arrays lie that are too large for memory.
 
     Raises:
         InputError: If the scan cannot be restored; the code says why.
@@ -67,7 +75,7 @@ def prepare_scan(item: Input, settings: EnhanceSettings, resolver: SuperResolver
     """
     head = item.examine()
     if not head.second_pass:  # else reading refuses it for that, whatever its size
-        _refuse_too_big(head, settings, resolver, limit_gib)
+        _refuse_too_big(head, settings, resolver, limit_gib, scratch)
     volume, storage = item.load(force=settings.force)
     notes = head.warnings
     if settings.modality != "auto":
@@ -79,11 +87,10 @@ def prepare_scan(item: Input, settings: EnhanceSettings, resolver: SuperResolver
     elif volume.modality == "unknown":
         where = "its header" if head.stated_by == "header" else "its name or sidecar"
         notes += (f"neither MR nor CT by {where}: restored as MR; see --modality",)
-    request, thickness, profile = _build_request(volume.grid, settings, head, limit_gib, volume)
-    need = resolver.estimate_memory_gib(volume.grid, request)
-    _check_memory(need, limit_gib)
+    request, thickness, profile = _build_request(volume.grid, settings, head, limit_gib, scratch, volume)
+    need, mapped = _check_needs(volume.grid, request, settings, resolver, limit_gib)
     warnings = tuple(dict.fromkeys((*storage.warnings, *notes, *thickness.warnings)))
-    return Prepared(volume, storage, request, thickness, profile, need, warnings)
+    return Prepared(volume, storage, request, thickness, profile, need, mapped, warnings)
 
 
 def find_memory_limit(settings: EnhanceSettings) -> float:
@@ -113,7 +120,12 @@ def _control_group_limit() -> float:
 
 
 def _build_request(
-    grid: Grid, settings: EnhanceSettings, head: Head, limit_gib: float, volume: Volume | None = None
+    grid: Grid,
+    settings: EnhanceSettings,
+    head: Head,
+    limit_gib: float,
+    scratch: Scratch,
+    volume: Volume | None = None,
 ) -> tuple[Request, Thickness, SliceProfile]:
     """What is wanted of a scan on `grid`, its slice thickness and profile; these by its voxels, once there are any."""
     target = choose_target(grid, spacing=settings.spacing, factor=settings.factor)
@@ -133,18 +145,33 @@ def _build_request(
         flips=settings.flips,
         seed=settings.seed,
         memory_gib=limit_gib,
+        scratch=scratch,
     )
     return request, thickness, profile
 
 
-def _refuse_too_big(head: Head, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float) -> None:
+def _refuse_too_big(
+    head: Head, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float, scratch: Scratch
+) -> None:
     """Refuse by the header alone, so that nothing large is allocated."""
     _check_memory(head.read_bytes / GIB, limit_gib)
     try:
-        request, _, _ = _build_request(head.grid, settings, head, limit_gib)
+        request, _, _ = _build_request(head.grid, settings, head, limit_gib, scratch)
     except InputError:
         return  # nothing to do: said once the voxels have shown that this is a scan at all
-    _check_memory(resolver.estimate_memory_gib(head.grid, request), limit_gib)
+    _check_needs(head.grid, request, settings, resolver, limit_gib)
+
+
+def _check_needs(
+    grid: Grid, request: Request, settings: EnhanceSettings, resolver: SuperResolver, limit_gib: float
+) -> tuple[float, float]:
+    """Memory and room on the disk (GiB) that a restoration needs; refused where it may not have them."""
+    doubted = settings.uncertainty is not None or settings.trust is not None or settings.interval
+    need = resolver.estimate_memory_gib(grid, request, besides=DOUBT_VOLUMES if doubted else 0)
+    mapped = resolver.estimate_mapped_gib(grid, request)
+    _check_memory(need, limit_gib)
+    request.scratch.check_room(mapped * GIB)
+    return need, mapped
 
 
 def _check_memory(need_gib: float, limit_gib: float) -> None:

@@ -35,6 +35,7 @@ from medld.report import (
     save_preview,
     write_json,
 )
+from medld.scratch import Scratch
 from medld.superres import Residual, Restoration, SuperResolver
 
 __all__ = ["Listener", "run_plan"]
@@ -149,7 +150,9 @@ def _explain(job: Job, error: MedldError) -> Outcome:
 def _enhance(job: Job, run: _Run) -> Outcome:
     """Read, restore and write one volume."""
     start = time.perf_counter()
-    prepared = prepare_scan(job.input, run.settings, run.resolver, run.limit_gib)
+    # The output's folder may not be there yet; what is over it lies on the same disk.
+    scratch = Scratch(next(folder for folder in job.output.absolute().parents if folder.is_dir()))
+    prepared = prepare_scan(job.input, run.settings, run.resolver, run.limit_gib, scratch)
     reading = time.perf_counter() - start
     run.listener.started(job, prepared)
     if run.dry_run:
@@ -292,8 +295,12 @@ def _build_record(
 
 
 def _describe_memory(run: _Run, prepared: Prepared) -> dict[str, float | None]:
-    """Peak, estimate and limit in GiB; the process's peak is of the whole run so far."""
+    """Peak, estimate, limit and what lay in files, in GiB; the process's peak is of the whole run so far.
+
+    Of these files the peak counts, and the estimate does not, what the system left in memory while there was room.
+    """
     memory = {"peak": measure_peak_gib(), "estimate": prepared.memory_gib, "limit": run.limit_gib}
+    memory["mapped"] = prepared.mapped_gib
     if run.resolver.device.startswith("cuda"):
         memory["device_peak"] = torch.cuda.max_memory_allocated(run.resolver.device) / GIB
     return memory

@@ -136,9 +136,9 @@ def is_label_map(array: np.ndarray) -> bool:
     return True
 
 
-def iterate_chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Slabs of (I, J, K) along the last axis, about `CHUNK_VOXELS` each, in order; views."""
-    step = max(1, CHUNK_VOXELS // max(1, array.shape[0] * array.shape[1]))
+def iterate_chunks(array: np.ndarray, times: int = 1) -> Iterator[np.ndarray]:
+    """Slabs of (I, J, K) along the last axis, about `times` times `CHUNK_VOXELS` each, in order; views."""
+    step = times * max(1, CHUNK_VOXELS // max(1, array.shape[0] * array.shape[1]))
     for start in range(0, array.shape[2], step):
         yield array[:, :, start : start + step]
 

@@ -20,9 +20,11 @@ import numpy as np
 from medld.errors import InputError, LabelMapError, OutputError, RestorationError
 from medld.io.checks import MAX_LABELS, check_values, guess_modality, is_label_map, iterate_chunks
 from medld.io.formats import Header, Storage, format_of
+from medld.scratch import Scratch
 from medld.volume import Volume
 
 MAX_VOXELS = 1_000_000_000
+BLOCK_CHUNKS = 16  # of an output that is written: 64 MiB in float32
 _TEMPORARY = ".medld-"  # prefix of the folder in which an output is made
 
 
@@ -107,7 +109,9 @@ def read_volume(
     return Volume(array, header.grid, guess.modality, guess.contrast, provenance), header.storage
 
 
-def write_volume(path: Path | str, volume: Volume, storage: Storage, *, description: str) -> np.ndarray:
+def write_volume(
+    path: Path | str, volume: Volume, storage: Storage, *, description: str, scratch: Scratch | None = None
+) -> np.ndarray:
     """Write a volume, whole or not at all; an existing file is replaced.
 
     Args:
@@ -115,11 +119,13 @@ def write_volume(path: Path | str, volume: Volume, storage: Storage, *, descript
         volume: Values in scanner units.
         storage: Type, scaling and codes; values are rounded and clipped to what the type holds.
         description: Free text for the header; begin it with `OUTPUT_MARK`. At most 79 characters are kept.
+        scratch: Where the returned array lies; None holds one too large for memory in the file's folder.
 
     Returns:
         (I, J, K), float32: the values as a reader of the file will see them.
 
     Raises:
+        InputError: E_TOO_BIG, if the disk has no room for the returned array.
         RestorationError: E_NUMERIC, if a value is not finite.
         OutputError: If the folder is missing or cannot be written to.
     """
@@ -130,7 +136,7 @@ def write_volume(path: Path | str, volume: Volume, storage: Storage, *, descript
         raise RestorationError("the result holds values that are not finite; nothing was written")
     if not path.parent.is_dir():
         raise OutputError("the output's folder does not exist; create it first")
-    seen = np.empty(volume.grid.shape, dtype=np.float32, order="F")
+    seen = (scratch or Scratch(path.parent)).empty(volume.grid.shape, order="F")
     try:
         folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
         try:
@@ -161,10 +167,13 @@ def _write_into(path: Path, volume: Volume, storage: Storage, seen: np.ndarray, 
 
 def _stored_slabs(array: np.ndarray, storage: Storage, seen: np.ndarray) -> Iterator[np.ndarray]:
     """The numbers to store, slab by slab along the last axis; fills `seen` on the way."""
-    for values, target in zip(iterate_chunks(array), iterate_chunks(seen), strict=True):
-        stored = _quantise(values, storage)
-        target[...] = _scale(stored, storage.slope, storage.inter)
-        yield stored
+    # A slab of an array whose last axis lies densest touches all of it: it is read in a few blocks, not in every slab.
+    for block, seen_block in zip(*(iterate_chunks(a, BLOCK_CHUNKS) for a in (array, seen)), strict=True):
+        block = np.asanyarray(block, order="F")
+        for values, target in zip(iterate_chunks(block), iterate_chunks(seen_block), strict=True):
+            stored = _quantise(values, storage)
+            target[...] = _scale(stored, storage.slope, storage.inter)
+            yield stored
 
 
 def _quantise(values: np.ndarray, storage: Storage) -> np.ndarray:

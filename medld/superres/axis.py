@@ -10,8 +10,8 @@ Everything here is in network units, (1, C, I, J, K) with the coarse axis last. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,8 +23,10 @@ from medld.diffusion.stochastic import Walk, make_sampler
 from medld.nn.autoencoder import LatentSpace, fold, unfold
 from medld.nn.conditions import Conditions, time_features
 from medld.nn.networks import Networks
-from medld.patches import apply_tiled
-from medld.superres.pieces import Pieces
+from medld.patches import apply_tiled, iterate_tiled
+from medld.scratch import Scratch
+from medld.superres.arrays import make_empty
+from medld.superres.pieces import Piece, Pieces
 from medld.superres.projection import Strength, baseline_core, complete
 from medld.superres.work import Work
 
@@ -58,6 +60,7 @@ class AxisPass:
     dials: Dials
     dtype: torch.dtype
     work: Work
+    scratch: Scratch = field(default_factory=Scratch)
 
     def restore(self, draw: int | None = None) -> Tensor:
         """The slab on the target grid (1, 1, I, J, n): the slider's position, or the pure sample `draw`."""
@@ -80,8 +83,8 @@ class AxisPass:
     def _mean(self) -> Tensor:
         """The posterior mean's correction to the baseline, (1, 1, I, J, n)."""
         if self.networks.one_step is None or self.networks.fidelity == "latent":
-            samples, known = self._start(None)
-            return self._latent(samples, known=known)
+            low_res, known = self._start(None)
+            return self._latent(low_res, known=known)
         return self._one_step()
 
     def _one_step(self) -> Tensor:
@@ -90,33 +93,38 @@ class AxisPass:
         A network should not care for the side, and as far as it does the mean is nearer to the truth (geometric
         self-ensemble: Timofte et al., CVPR 2016).
         """
+        rows, columns = self.slab.shape[2:4]
+        fine = self._empty()
         with self.work.timed("one-step"):
-            fine = self._answer(self.slab)
-            for dims in MIRRORS[1 : self.dials.flips]:
-                fine.add_(self._answer(self.slab.flip(dims)).flip(dims))
-            return fine if self.dials.flips == 1 else fine.div_(self.dials.flips)
+            for dims in MIRRORS[: self.dials.flips]:
+                for i, j, part in self._answer(self.slab.flip(dims) if dims else self.slab):
+                    here = fine[:, :, _turned(i, rows, 2 in dims), _turned(j, columns, 3 in dims)]
+                    here.add_(part.flip(dims)) if dims else here.copy_(part)
+                    self.work.advance(part.shape[2] * part.shape[3] / (rows * columns))
+        return fine if self.dials.flips == 1 else fine.div_(self.dials.flips)
 
-    def _answer(self, slab: Tensor) -> Tensor:
-        """The one-step network's correction for a slab like this pass's, (1, 1, I, J, n)."""
+    def _answer(self, slab: Tensor) -> Iterator[Piece]:
+        """The one-step network's correction for a slab like this pass's: rows, columns and what stands there."""
         features, one_step = self.conditions.features(), self.networks.one_step
         assert one_step is not None, "callers ask for it only where there is one"
-        rows, columns = slab.shape[2:4]
-        fine = slab.new_empty((*slab.shape[:4], self.axis.fine))
         for i, j, part in self._pieces.answer(one_step, slab, features):
-            fine[:, :, i, j] = self._to_target(part)
-            self.work.advance(part.shape[2] * part.shape[3] / (rows * columns))
-        return fine
+            yield i, j, self._to_target(part)
 
     def _start(self, mean: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Where the flow starts: samples (1, 8, I, J, K) and, if it is the one-step answer, the correction they are.
+        """Where the flow starts: a latent (1, C, I, J, K) and, if it is the one-step answer, the correction it is of.
 
         `mean` is that correction where the caller has it.
         """
         if self.networks.start != "mean":
-            return self.known_samples(), None
+            samples = self.known_samples()
+            with self.work.timed("encode"):
+                return self.encode(samples), None
         mean = self._one_step() if mean is None else mean
-        completed = self.completed(mean.clone())
-        return fold(along(self.axis.like("to_profile", completed), completed, -1)), mean
+        completed = self.completed(self._empty().copy_(mean))
+        to_profile = self.axis.like("to_profile", completed)
+        with self.work.timed("encode"):
+            latent = self._encoded(completed, lambda fine: fold(along(to_profile, fine, -1)))
+            return self._autoencoder.standardise(latent, self.conditions.ratio), mean
 
     def _sampled(self, draw: int, mean: Tensor | None) -> Tensor:
         """A sample's correction; its noise field is drawn whole and on the CPU, so tiles and devices agree on it.
@@ -125,21 +133,19 @@ class AxisPass:
 
         `mean` is `_mean()` where the caller has it.
         """
-        samples, known = self._start(mean if self.networks.fidelity == "one-step" else None)
+        low_res, known = self._start(mean if self.networks.fidelity == "one-step" else None)
         seed = np.random.SeedSequence((self.dials.seed + draw, 0, self.remaining)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed[0] >> 1))
-        return self._latent(samples, generator, known=known)
+        return self._latent(low_res, generator, known=known)
 
     def _latent(
-        self, samples: Tensor, generator: torch.Generator | None = None, *, known: Tensor | None = None
+        self, low_res: Tensor, generator: torch.Generator | None = None, *, known: Tensor | None = None
     ) -> Tensor:
-        """Encode what is known (1, 8, I, J, K), restore the latent, decode: a correction (1, 1, I, J, n).
+        """Restore the latent of what is known (1, C, I, J, K), decode: a correction (1, 1, I, J, n).
 
-        The latent is its posterior mean or, of a `generator`, a sample. `known` is the correction that `samples` stand
-        for, if any: the flow then only adds to it, since what the autoencoder loses of it need not be lost.
+        The latent is its posterior mean or, of a `generator`, a sample. `known` is the correction that `low_res` is
+        of, if any: the flow then only adds to it, since what the autoencoder loses of it need not be lost.
         """
-        with self.work.timed("encode"):
-            low_res = self.encode(samples)
         with self.work.timed("denoise"):
             latent = self._restored(low_res, generator)
         with self.work.timed("decode"):
@@ -163,21 +169,35 @@ class AxisPass:
 
     def encode(self, samples: Tensor) -> Tensor:
         """Values on the profile grid, folded (1, 8, I, J, K), to their standardised latent (1, C, I, J, K)."""
-        return self._autoencoder.standardise(self._encoded(samples), self.conditions.ratio)
+        return self._autoencoder.standardise(self._encoded(samples, lambda part: part), self.conditions.ratio)
 
     def decode(self, latent: Tensor) -> Tensor:
         """A standardised latent (1, C, I, J, K), beside the slab, to a correction of the baseline (1, 1, I, J, n)."""
-        return self._to_target(self._decoded(self._autoencoder.unstandardise(latent, self.conditions.ratio)))
+        geometry, halo = self.conditions.geometry(), self.networks.autoencoder_halo
+        both = torch.cat([self._autoencoder.unstandardise(latent, self.conditions.ratio), self.slab], dim=1)
+
+        def decode(x: Tensor) -> Tensor:
+            x = x.to(self.dtype)
+            return self._autoencoder.decode(x[:, :-1], x[:, -1:], geometry)
+
+        fine = self._empty()
+        for i, j, part in iterate_tiled(decode, both, size=self._pieces.tile(both.shape, halo), halo=halo):
+            fine[:, :, i, j] = self._to_target(part)
+        return fine
 
     def known_samples(self) -> Tensor:
         """The baseline on the profile grid, folded (1, 8, I, J, K)."""
         wide = Acquisition((None, None, self.axis.on_profile_grid()))
         return fold(wide.crop(wide.baseline(self.slab, self.strength.damping)))
 
-    def _encoded(self, samples: Tensor) -> Tensor:
-        geometry = self.conditions.geometry()
-        return self._tiled(
-            lambda x: self._autoencoder.encode(x, geometry).mean, samples, self.networks.autoencoder_halo
+    def _encoded(self, known: Tensor, samples_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """The raw latent (1, C, I, J, K) of the samples (1, 8, i, j, K) that are made of pieces of what is known."""
+        geometry, halo = self.conditions.geometry(), self.networks.autoencoder_halo
+        return apply_tiled(
+            lambda part: self._autoencoder.encode(samples_of(part).to(self.dtype), geometry).mean,
+            known,
+            size=self._pieces.tile(self.slab.shape, halo),
+            halo=halo,
         )
 
     def _denoised(self, z: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
@@ -196,21 +216,13 @@ class AxisPass:
         ratio = self.conditions.ratio
         return denoiser(z, low_res, self.slab, features, t=t, ratio=ratio, run=run)  # type: ignore[no-any-return]
 
-    def _decoded(self, latent: Tensor) -> Tensor:
-        geometry = self.conditions.geometry()
-        both = torch.cat([latent, self.slab], dim=1)
-        return self._tiled(
-            lambda x: self._autoencoder.decode(x[:, :-1], x[:, -1:], geometry), both, self.networks.autoencoder_halo
-        )
-
     def _to_target(self, profile: Tensor) -> Tensor:
         matrix = self.axis.like(f"to_target_{self.networks.profile_map}", self.slab)
         return along(matrix, unfold(profile), -1)  # type: ignore[no-any-return]
 
-    def _tiled(self, network: Callable[[Tensor], Tensor], x: Tensor, halo: int) -> Tensor:
-        """`network` of `x` in its precision; in one piece up to a size, else in tiles that give the same numbers."""
-        size = self._pieces.tile(x.shape, halo)
-        return apply_tiled(lambda part: network(part.to(self.dtype)), x, size=size, halo=halo)
+    def _empty(self) -> Tensor:
+        """Room for what is on the target grid, (1, 1, I, J, n)."""
+        return make_empty(self.scratch, (*self.slab.shape[:4], self.axis.fine), self.slab.device)
 
     @property
     def _pieces(self) -> Pieces:
@@ -220,3 +232,8 @@ class AxisPass:
     def _autoencoder(self) -> LatentSpace:
         assert self.networks.autoencoder is not None, "callers ask for latents only where there is an autoencoder"
         return self.networks.autoencoder
+
+
+def _turned(place: slice, count: int, turned: bool) -> slice:
+    """Where some of `count` rows stand once all are in reverse, if they are."""
+    return slice(count - place.stop, count - place.start) if turned else place

@@ -29,6 +29,9 @@ ROLLED_VOXELS = 250_000
 ROLLED_ROWS = 34
 """A rolled network holds as much as it would of so many rows in one piece; seen at 512 columns of 128 slices."""
 
+ROLLED_PORTIONS = 2.0
+"""And of so many times `ROLLED_VOXELS` besides; seen at 256 columns of 64 slices, where a piece is many rows."""
+
 Piece = tuple[slice, slice, Tensor]
 
 
@@ -88,5 +91,5 @@ def held_voxels(room: int, shape: tuple[int, int, int], networks: Networks) -> i
     parts = [part for part in (networks.one_step, networks.denoiser and networks.denoiser.backbone) if part is not None]
     if not all(can_roll(part) for part in parts):
         return min(room, rows * columns * slices)
-    width = rolled_width(room, columns, slices, networks)
-    return min(rows, ROLLED_ROWS) * min(columns, width + 2 * networks.halo) * slices
+    row = min(columns, rolled_width(room, columns, slices, networks) + 2 * networks.halo) * slices
+    return min(rows * row, ROLLED_ROWS * row + int(ROLLED_PORTIONS * ROLLED_VOXELS))

@@ -3,8 +3,9 @@
     x  =  b + A^T c + correction          c of the baseline; without it, the spline b alone
     x +=  A^T (A A^T + lambda)^-1 w (y - A x)
 
-Beside the correction, which becomes x, arrays of the scan's size and one strip are held. Margins exist in strips only.
-A small scan is one strip. Tensors are (1, 1, I, J, K), those of the scan's size on its own grid.
+Beside the correction, which becomes x, three arrays of the scan's size and one strip are held, the scan itself and c
+among them; where rows are coarse too, also two of the scan's rows by the fine grid's columns and slices. Margins exist
+in strips only. A small scan is one strip. Tensors are (1, 1, I, J, K), those of the scan's size on its own grid.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from medld.acquisition import Acquisition, along
+from medld.acquisition import GATE_WINDOW, Acquisition, along
 
 STRIP_VOXELS = 16_000_000
 """On the fine grid; up to so many it is one strip."""
@@ -35,8 +36,12 @@ def baseline_core(acquisition: Acquisition, scan: Tensor, damping: Tensor) -> Te
     """c of the baseline b + A^T c, on the scan's grid."""
     fine = [size if axis is None else axis.fine for axis, size in zip(acquisition.axes, scan.shape[2:], strict=True)]
     strips = padded_strips(acquisition, fine)
-    imaged = _imaged(acquisition, strips, lambda rows: _rows(acquisition, "spline", scan, rows))
-    return acquisition.solve(scan - imaged, damping)  # type: ignore[no-any-return]
+    residual = _residual(acquisition, scan, strips, lambda rows: _rows(acquisition, "spline", scan, rows))
+    if acquisition.axes[0] is not None:
+        return acquisition.solve(residual, damping)  # type: ignore[no-any-return]
+    for rows in strips:
+        residual[:, :, rows] = acquisition.solve(residual[:, :, rows], damping)
+    return residual
 
 
 def subtract_baseline(acquisition: Acquisition, fine: Tensor, scan: Tensor, core: Tensor) -> None:
@@ -61,9 +66,7 @@ def complete(acquisition: Acquisition, fine: Tensor, scan: Tensor, strength: Str
         for rows in strips:
             completed(rows)
         return
-    residual = scan - _imaged(acquisition, strips, completed)
-    known = acquisition.solve(acquisition.gated(residual, strength.noise), strength.damping)
-    del residual
+    known = _known(acquisition, _residual(acquisition, scan, strips, completed), strips, strength)
     for rows in strips:
         own, inner = _inside(acquisition, rows, fine, _rows(acquisition, "adjoint", known, rows))
         own += inner
@@ -90,17 +93,32 @@ def _rows(acquisition: Acquisition, name: str, slices: Tensor, rows: slice) -> T
     return others.through(name, along(first.like(name, slices)[rows], slices, -3))  # type: ignore[no-any-return]
 
 
-def _imaged(acquisition: Acquisition, strips: list[slice], padded: Callable[[slice], Tensor]) -> Tensor:
-    """A of a padded array whose rows `padded` makes."""
+def _residual(acquisition: Acquisition, scan: Tensor, strips: list[slice], padded: Callable[[slice], Tensor]) -> Tensor:
+    """The scan less A of a padded array whose rows `padded` makes."""
     first, others = acquisition.axes[0], Acquisition((None, *acquisition.axes[1:]))
     if first is None:
-        return torch.cat([others.apply(padded(rows)) for rows in strips], dim=2)
+        residual = torch.empty_like(scan)
+        for rows in strips:
+            residual[:, :, rows] = scan[:, :, rows] - others.apply(padded(rows))
+        return residual
     total: Tensor | None = None
     for rows in strips:
         part = padded(rows)
         part = along(first.like("apply", part)[:, rows], part, -3)
         total = part if total is None else total.add_(part)
-    return others.apply(total)  # type: ignore[no-any-return]
+    return scan - others.apply(total)  # type: ignore[no-any-return]
+
+
+def _known(acquisition: Acquisition, residual: Tensor, strips: list[slice], strength: Strength) -> Tensor:
+    """(A A^T + lambda)^-1 of the gated residual; of some rows the gate also sees their neighbours."""
+    if acquisition.axes[0] is not None:
+        return acquisition.solve(acquisition.gated(residual, strength.noise), strength.damping)  # type: ignore[no-any-return]
+    known = torch.empty_like(residual)
+    for rows in strips:
+        top = max(rows.start - GATE_WINDOW // 2, 0)
+        seen = acquisition.gated(residual[:, :, top : rows.stop + GATE_WINDOW // 2], strength.noise)
+        known[:, :, rows] = acquisition.solve(seen[:, :, rows.start - top : rows.stop - top], strength.damping)
+    return known
 
 
 def _inside(acquisition: Acquisition, rows: slice, fine: Tensor, padded: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,25 +8,26 @@ units. Without a model, or for a modality that it does not cover, the answer is 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medld.acquisition import SMALLEST_LAMBDA, Acquisition, along, away_from_ends, damping_for, linear_matrix
 from medld.diffusion.stochastic import evaluations
 from medld.errors import InputError, RestorationError
-from medld.geometry import Grid, Target
+from medld.geometry import Grid
 from medld.intensity import TEXTURE, IntensityMap, estimate_noise, intensity_map
 from medld.nn.conditions import CONTRASTS, Conditions
 from medld.nn.networks import Networks
+from medld.superres.arrays import as_slab, make_empty
 from medld.superres.axis import AxisPass, Dials
-from medld.superres.pieces import held_voxels
+from medld.superres.needs import BYTES_PER_VOXEL, Needs, find_needs
 from medld.superres.projection import STRIP_VOXELS, Strength, baseline_core, complete, padded_strips, subtract_baseline
 from medld.superres.values import Request, Residual, Restoration
 from medld.superres.work import Work
@@ -34,18 +35,6 @@ from medld.volume import Volume
 
 UNTILED_VOXELS = 4_000_000
 """Acquired voxels that a network takes in one piece in bfloat16; a head at 1 mm from 4 mm slices has half of that."""
-
-BYTES_PER_VOXEL = {"float32": 64 * 4 * 5.5, "bfloat16": 64 * 2 * 5.5}
-"""Peak of the networks per acquired voxel: live feature maps of 64 channels; 4.2 of them were seen, in bfloat16."""
-
-WHOLE_SHARE = 2.0
-"""Networks that cannot be tiled keep copies for their norms and skips: 1.6 to 1.9 times these bytes were seen."""
-
-STRIP_ARRAYS = 2
-"""Arrays of a strip's size that a projection holds at a time."""
-
-PROGRAM_GIB = 0.33
-"""Of the interpreter, the libraries and a model."""
 
 Progress = Callable[[float], None]
 
@@ -68,19 +57,19 @@ class SuperResolver:
         networks: Networks | None = model.networks if model is not None else None
         self._networks = networks.to(torch.device(self.device), self._dtype) if networks else None
 
-    def estimate_memory_gib(self, grid: Grid, request: Request) -> float:
-        """What `restore` will need at its peak, in GiB, program included; nothing is allocated."""
-        target, room = request.target, self._untiled_voxels(request)
-        fine, slabs = prod(target.grid.shape), _slab_shapes(grid, target)
-        slab = max((prod(shape) for shape in slabs), default=0)
-        held = max((held_voxels(room, shape, self._networks) for shape in slabs), default=0) if self._networks else 0
-        per_voxel = BYTES_PER_VOXEL[self.precision] * (1.0 if self._tileable else WHOLE_SHARE)
-        networks = 4 * (fine + slab) + per_voxel * held + (4 * (2 * fine + slab) if request.flips > 1 else 0)
-        projection = 4 * (fine + 6 * slab + STRIP_ARRAYS * min(fine, STRIP_VOXELS))
-        writing = 4 * 2 * fine
-        samples = 4 * 3 * fine if request.samples > 1 else 0
-        scan = 4 * 3 * prod(grid.shape)
-        return float(max(networks, projection, writing) + samples + scan) / 2**30 + PROGRAM_GIB
+    def estimate_memory_gib(self, grid: Grid, request: Request, besides: int = 0) -> float:
+        """What `restore` and the writing of its result will need at their peak, in GiB, program included.
+
+        `besides` are volumes on the target grid that are held while the result is written. Nothing is allocated.
+        """
+        return self._needs(grid, request, besides).memory / 2**30
+
+    def estimate_mapped_gib(self, grid: Grid, request: Request) -> float:
+        """What `restore` and the writing of its result will hold in files of `request.scratch` at most, in GiB."""
+        return self._needs(grid, request).disk / 2**30
+
+    def _needs(self, grid: Grid, request: Request, besides: int = 0) -> Needs:
+        return find_needs(grid, request, self._networks, self.precision, self._untiled_voxels(request), besides)
 
     @property
     def _tileable(self) -> bool:
@@ -148,23 +137,26 @@ class SuperResolver:
 
     def residual(self, output: Volume, scan: Volume, request: Request, noise: float = 0.0) -> Residual:
         """How far `output`, imaged again, is from `scan`; `noise` in scanner units, 0 if unknown."""
-        acquisition = request.acquisition(scan.grid)
         x, y = (np.asarray(v.array, dtype=np.float32) for v in (output, scan))
-        difference = acquisition.reimage(x) - y
+        difference = _reimaged(request.acquisition(scan.grid), x) - y
         inner = away_from_ends(y.shape, request.target.axes)
         rms = float(np.sqrt(np.mean(np.square(difference[inner], dtype=np.float64))))
         largest = float(np.abs(difference[inner]).max())
         return Residual(rms, largest, rms / noise if noise > 0 else None, rms / float(np.ptp(y)))
 
 
-def _slab_shapes(grid: Grid, target: Target) -> list[tuple[int, int, int]]:
-    """Rows, columns and slices of each pass of a restoration."""
-    shape, shapes = list(grid.shape), []
-    for axis in target.axes:
-        rows, columns = (size for other, size in enumerate(shape) if other != axis)
-        shapes.append((rows, columns, shape[axis]))
-        shape[axis] = target.grid.shape[axis]
-    return shapes
+def _reimaged(acquisition: Acquisition, fine: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The slices (I, J, K) that a scan of a fine array would have had; the array is walked, some of it at a time."""
+    i, j, k = acquisition.axes
+    if i is not None or j is not None:
+        step = max(1, STRIP_VOXELS // (fine.shape[0] * fine.shape[1]))
+        blocks = (fine[:, :, start : start + step] for start in range(0, fine.shape[2], step))
+        fine = np.concatenate([Acquisition((i, j, None)).reimage(block) for block in blocks], axis=2)
+    if k is not None:
+        # Of an array whose first axis lies densest every row touches all of it, so some rows are copied together.
+        blocks = (fine[rows].copy(order="K") for rows in padded_strips(Acquisition((None, None, None)), fine.shape))
+        fine = np.concatenate([Acquisition((None, None, k)).reimage(block) for block in blocks])
+    return fine
 
 
 def _precision(device: str) -> str:
@@ -235,7 +227,9 @@ class _Job:
 
     def _to_volume(self, fine: Tensor) -> Volume:
         """What is on the target grid (1, 1, I, J, K), in scanner units."""
-        array = fine[0, 0].cpu().numpy()
+        if fine.device.type != "cpu":
+            fine = make_empty(self.request.scratch, fine.shape, torch.device("cpu")).copy_(fine)
+        array = fine[0, 0].numpy()
         if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # as in `check_values`: no mask
             raise RestorationError(
                 "Expected finite values, the networks gave NaN or Inf. Try --device cpu; nothing was written."
@@ -245,12 +239,15 @@ class _Job:
     def _samples(self, scan: Tensor, noise: Tensor, units: IntensityMap) -> tuple[Volume, Volume]:
         """Mean and standard deviation over samples, one of them in memory at a time (Welford)."""
         mean = self._sample(scan, noise, 0)
-        moment = torch.zeros_like(mean)
+        moment = self._empty(mean.shape).zero_()
         for draw in range(1, self.draws):
             sample = self._sample(scan, noise, draw)
-            delta = sample - mean
-            mean += delta / (draw + 1)
-            moment += sample.sub_(mean).mul_(delta)
+            for rows in padded_strips(Acquisition((None, None, None)), mean.shape[2:]):
+                part = sample[:, :, rows]
+                delta = part - mean[:, :, rows]
+                mean[:, :, rows] += delta / (draw + 1)
+                moment[:, :, rows] += part.sub_(mean[:, :, rows]).mul_(delta)
+            del sample, part  # before the next is made
         spread = moment.div_(self.draws - 1).sqrt_().mul_(units.scale)
         return self._to_volume(units.invert_(mean)), self._to_volume(spread)
 
@@ -264,7 +261,7 @@ class _Job:
         target = self.request.target
         current, spacing = scan, list(self.volume.grid.spacing)
         for done, axis in enumerate(target.axes):
-            slab = current.movedim(axis + 2, -1).contiguous()
+            slab = as_slab(self.request.scratch, current, axis)
             del current  # it may be as large as the slab
             slab_noise = noise if done == 0 else self._noise(slab)
             fine = self._restore_axis(slab, axis, slab_noise, spacing, len(target.axes) - 1 - done, draw)
@@ -274,6 +271,9 @@ class _Job:
             self._project_jointly(current, scan, noise)
         return current
 
+    def _empty(self, shape: Sequence[int]) -> Tensor:
+        return make_empty(self.request.scratch, shape, self.work.device)
+
     def _restore_axis(
         self, slab: Tensor, axis: int, noise: Tensor, spacing: list[float], remaining: int, draw: int | None
     ) -> Tensor:
@@ -282,7 +282,7 @@ class _Job:
         strength = self._strength(noise)
         if self.networks is None:
             with self.work.timed("baseline"):
-                fine = slab.new_zeros((*slab.shape[:4], acquisition.fine))
+                fine = self._empty((*slab.shape[:4], acquisition.fine)).zero_()
                 complete(Acquisition((None, None, acquisition)), fine, slab, strength, None)
                 self.work.advance(1.0)
                 return fine
@@ -296,7 +296,16 @@ class _Job:
             contrast=torch.tensor([CONTRASTS.index(self.volume.contrast)], device=slab.device),
         )
         one = AxisPass(
-            self.networks, acquisition, slab, conditions, remaining, strength, self.dials, self.dtype, self.work
+            self.networks,
+            acquisition,
+            slab,
+            conditions,
+            remaining,
+            strength,
+            self.dials,
+            self.dtype,
+            self.work,
+            self.request.scratch,
         )
         return one.restore(draw)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from medld.acquisition import Acquisition, AxisAcquisition, Profile
 from medld.geometry import Grid, Target
+from medld.scratch import Scratch
 from medld.volume import Volume
 
 Consistency = Literal["auto", "exact", "gated", "off"]
@@ -19,7 +20,8 @@ class Request:
 
     `flips` (1, 2, 4 or 8): the one-step answer is the mean of those to so many mirrored copies of the scan.
 
-    Sample d of `samples`, counted from 0, is what `realism` 1 gives with the seed `seed` + d.
+    Sample d of `samples`, counted from 0, is what `realism` 1 gives with the seed `seed` + d. `scratch` says where what
+    is too large for memory lies meanwhile.
     """
 
     target: Target
@@ -33,6 +35,7 @@ class Request:
     flips: int = 1
     seed: int = 0
     memory_gib: float | None = None
+    scratch: Scratch = field(default_factory=Scratch)
 
     def acquisition_of(self, grid: Grid, axis: int) -> AxisAcquisition | None:
         """How the scan on `grid` sampled one array axis; None if the target leaves it alone."""

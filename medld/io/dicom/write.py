@@ -25,6 +25,7 @@ from medld.io.dicom.stored import Padding, PixelFormat, nearest_index
 from medld.io.dicom.tags import place_slice, tag_series
 from medld.io.dicom.uids import derive_instance_uid, derive_series_uid
 from medld.io.formats import Storage
+from medld.scratch import Scratch
 from medld.volume import Volume
 
 __all__ = ["Derivation", "write_series"]
@@ -49,7 +50,8 @@ def write_series(folder: Path, volume: Volume, series: Series, storage: Storage,
     Raises:
         RestorationError: E_NUMERIC, if a value is not finite.
         GridError: If the volume's axes are not the source's.
-        InputError: E_NOT_IMAGE, if the source is no CT or MR image; what reading padding raises.
+        InputError: E_NOT_IMAGE, if the source is no CT or MR image; E_TOO_BIG, if the disk has no room for what is
+            returned; what reading padding raises.
         OutputError: If the folder is missing, not empty or cannot be written to.
     """
     if not (np.isfinite(volume.array.min()) and np.isfinite(volume.array.max())):
@@ -79,7 +81,7 @@ def _write_slices(folder: Path, volume: Volume, series: Series, storage: Storage
     rows, columns, slices = (nearest_index(grid, series.grid, axis) for axis in range(3))
     padding = Padding(series, pixels)
     common = _common(series, uid, derivation)
-    seen = np.empty(grid.shape, dtype=np.float32, order="F")
+    seen = Scratch(folder).empty(grid.shape, order="F")
     digits = max(4, len(str(grid.shape[2])))
     base, base_index = Dataset(), -1
     for k, index in enumerate(slices):

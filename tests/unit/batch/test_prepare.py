@@ -16,6 +16,7 @@ from medld.batch.prepare import choose_thickness, find_memory_limit, prepare_sca
 from medld.batch.settings import EnhanceSettings
 from medld.errors import InputError
 from medld.geometry import Grid, choose_target
+from medld.scratch import Scratch
 from medld.superres import SuperResolver
 
 THICK = Grid((8, 8, 6), np.diag([1.0, 1.0, 4.0, 1.0]))
@@ -36,7 +37,8 @@ def ramp(low: float = 0.0, shape: tuple[int, int, int] = (8, 8, 6)) -> np.ndarra
 
 def prepare(path: Path, limit_gib: float = AMPLE_GIB, **options: Any) -> Any:
     """Prepare with the baseline."""
-    return prepare_scan(ImageFile(path, True), EnhanceSettings(**options), SuperResolver(None, device="cpu"), limit_gib)
+    resolver = SuperResolver(None, device="cpu")
+    return prepare_scan(ImageFile(path, True), EnhanceSettings(**options), resolver, limit_gib, Scratch(path.parent))
 
 
 class TestThickness:

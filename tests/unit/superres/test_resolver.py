@@ -345,8 +345,11 @@ def test_memory_is_told_before_the_start(resolver: SuperResolver, make: Make, he
     small, large = (resolver.estimate_memory_gib(v.grid, request_for(v)) for v in (head, wide_head))
     assert 0 < small < large
     assert make(None).estimate_memory_gib(head.grid, request_for(head)) < small
-    assert resolver.estimate_memory_gib(head.grid, request_for(head, samples=2)) > small
-    assert resolver.estimate_memory_gib(wide_head.grid, request_for(wide_head, memory_gib=FORCES_TILES)) < large
+    detail = resolver.estimate_memory_gib(head.grid, request_for(head, mode="detail"))
+    assert small < detail < resolver.estimate_memory_gib(head.grid, request_for(head, mode="detail", samples=2))
+    grid = Grid((160, 160, 40), np.diag([1.0, 1.0, 4.0, 1.0]))
+    whole, rolled = (Request(choose_target(grid), memory_gib=memory) for memory in (None, 0.5))
+    assert resolver.estimate_memory_gib(grid, rolled) < resolver.estimate_memory_gib(grid, whole)
 
 
 def test_memory_grows_no_faster_than_voxels(resolver: SuperResolver) -> None:

@@ -1,0 +1,32 @@
+"""Arrays of a volume's size as tensors, made where `Scratch` says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from medld.scratch import Scratch, is_mapped
+
+
+def make_empty(scratch: Scratch, shape: Sequence[int], device: torch.device) -> Tensor:
+    """A float32 tensor whose values are undefined; not on the CPU it lies in the device's memory.
+
+    Raises:
+        InputError: The disk has no room for it (E_TOO_BIG).
+    """
+    if device.type != "cpu" or not is_mapped(prod(shape)):
+        return torch.empty(tuple(shape), device=device)
+    return torch.from_numpy(scratch.empty(shape))
+
+
+def as_slab(scratch: Scratch, array: Tensor, axis: int) -> Tensor:
+    """What is on (1, 1, I, J, K) with the voxel axis `axis` last, contiguous; a copy only where it has to be.
+
+    Raises:
+        InputError: As `make_empty`.
+    """
+    moved = array.movedim(axis + 2, -1)
+    return moved if moved.is_contiguous() else make_empty(scratch, moved.shape, array.device).copy_(moved)
