@@ -263,7 +263,7 @@ def _add_machine_options(group: Any) -> None:
         dest="memory_gib",
         metavar="GIB",
         type=float,
-        help="most memory; default 80 %% of the machine's",
+        help="most memory; default 80 %% of the machine's; beyond 512^3 voxels the disk of the output serves too",
     )
 
 

@@ -116,15 +116,13 @@ class AxisPass:
         `mean` is that correction where the caller has it.
         """
         if self.networks.start != "mean":
-            samples = self.known_samples()
             with self.work.timed("encode"):
-                return self.encode(samples), None
+                return self._encoded(self.slab, self._known_samples), None
         mean = self._one_step() if mean is None else mean
         completed = self.completed(self._empty().copy_(mean))
         to_profile = self.axis.like("to_profile", completed)
         with self.work.timed("encode"):
-            latent = self._encoded(completed, lambda fine: fold(along(to_profile, fine, -1)))
-            return self._autoencoder.standardise(latent, self.conditions.ratio), mean
+            return self._encoded(completed, lambda fine: fold(along(to_profile, fine, -1))), mean
 
     def _sampled(self, draw: int, mean: Tensor | None) -> Tensor:
         """A sample's correction; its noise field is drawn whole and on the CPU, so tiles and devices agree on it.
@@ -169,7 +167,7 @@ class AxisPass:
 
     def encode(self, samples: Tensor) -> Tensor:
         """Values on the profile grid, folded (1, 8, I, J, K), to their standardised latent (1, C, I, J, K)."""
-        return self._autoencoder.standardise(self._encoded(samples, lambda part: part), self.conditions.ratio)
+        return self._encoded(samples, lambda part: part)
 
     def decode(self, latent: Tensor) -> Tensor:
         """A standardised latent (1, C, I, J, K), beside the slab, to a correction of the baseline (1, 1, I, J, n)."""
@@ -187,18 +185,23 @@ class AxisPass:
 
     def known_samples(self) -> Tensor:
         """The baseline on the profile grid, folded (1, 8, I, J, K)."""
+        return self._known_samples(self.slab)
+
+    def _known_samples(self, slab: Tensor) -> Tensor:
+        """The same of some columns of the slab: the baseline of a column knows nothing of the others."""
         wide = Acquisition((None, None, self.axis.on_profile_grid()))
-        return fold(wide.crop(wide.baseline(self.slab, self.strength.damping)))
+        return fold(wide.crop(wide.baseline(slab, self.strength.damping)))
 
     def _encoded(self, known: Tensor, samples_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """The raw latent (1, C, I, J, K) of the samples (1, 8, i, j, K) that are made of pieces of what is known."""
+        """The standardised latent (1, C, I, J, K) of the samples that are made of pieces of what is known."""
         geometry, halo = self.conditions.geometry(), self.networks.autoencoder_halo
-        return apply_tiled(
+        latent = apply_tiled(
             lambda part: self._autoencoder.encode(samples_of(part).to(self.dtype), geometry).mean,
             known,
             size=self._pieces.tile(self.slab.shape, halo),
             halo=halo,
         )
+        return self._autoencoder.standardise(latent, self.conditions.ratio)
 
     def _denoised(self, z: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
         denoiser = self.networks.denoiser
@@ -213,8 +216,8 @@ class AxisPass:
             return answer
 
         features = torch.cat([self.conditions.features(), time_features(t)], dim=1)
-        ratio = self.conditions.ratio
-        return denoiser(z, low_res, self.slab, features, t=t, ratio=ratio, run=run)  # type: ignore[no-any-return]
+        ratio, scan = self.conditions.ratio, self.slab.to(self.dtype)
+        return denoiser(z, low_res, scan, features, t=t, ratio=ratio, run=run)  # type: ignore[no-any-return]
 
     def _to_target(self, profile: Tensor) -> Tensor:
         matrix = self.axis.like(f"to_target_{self.networks.profile_map}", self.slab)

@@ -88,3 +88,15 @@ def test_memory_is_what_was_said_before(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "medld.cli", *map(str, words)], env=ENVIRONMENT, check=True, timeout=300)
     memory = json.loads((tmp_path / "out.json").read_text())["memory_gib"]
     assert 0.8 * memory["estimate"] < memory["peak"] < 1.2 * memory["estimate"]
+
+
+@pytest.mark.parametrize("mode", [["fidelity"], ["detail", "--steps", "2"]], ids=["fidelity", "detail"])
+def test_memory_of_a_model_is_no_more_than_was_said(tmp_path: Path, mode: list[str]) -> None:
+    scan, report = tmp_path / "scan.nii", tmp_path / "out.json"
+    values = np.random.default_rng(0).integers(0, 3000, (80, 80, 20), dtype=np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([1.0, 1.0, 4.0, 1.0])), scan)
+    words = ["enhance", scan, "--device", "cpu", "--force", "-o", tmp_path / "out.nii", "--report", report, "--mode"]
+    command = [sys.executable, "-m", "medld.cli", *map(str, words), *mode]
+    subprocess.run(command, env=ENVIRONMENT, check=True, timeout=300)
+    memory = json.loads(report.read_text())["memory_gib"]
+    assert 0.7 * memory["estimate"] < memory["peak"] <= memory["estimate"]
