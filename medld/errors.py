@@ -27,7 +27,7 @@ CODES: dict[str, str] = {
     "E_NO_GEOM": "the file does not say where its voxels lie: the affine is singular, sheared or not finite",
     "E_NOT_IMAGE": "not a scan: text, empty, misnamed, colour or complex data, or a label map",
     "E_TRUNC": "the file ends before its data do, or its compressed stream is damaged",
-    "E_TOO_BIG": "more voxels, or more memory, than is allowed",
+    "E_TOO_BIG": "more voxels, memory or room on the disk than may be taken",
     "E_PIXELS": "the values cannot be used: NaN, infinite or all the same",
     "E_4D": "several volumes in one file or series: a time or diffusion series, a mosaic",
     "E_TOO_FEW": "too few slices, or too few pixels in a slice",

@@ -18,7 +18,7 @@ def make_empty(scratch: Scratch, shape: Sequence[int], device: torch.device) -> 
         InputError: The disk has no room for it (E_TOO_BIG).
     """
     if device.type != "cpu" or not is_mapped(prod(shape)):
-        return torch.empty(tuple(shape), device=device)
+        return torch.empty(tuple(shape), dtype=torch.float32, device=device)
     return torch.from_numpy(scratch.empty(shape))
 
 

@@ -90,7 +90,8 @@ class SuperResolver:
         """`volume` on `request.target.grid`.
 
         Raises:
-            InputError: The networks cannot be tiled and need more than `request.memory_gib` for the whole (E_TOO_BIG).
+            InputError: The networks cannot be tiled and need more than `request.memory_gib` for the whole, or the disk
+                of `request.scratch` is full (E_TOO_BIG).
             RestorationError: The result is not finite.
         """
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
