@@ -40,8 +40,8 @@ PROGRAM_BYTES = 0.38 * 2**30
 SCAN_ARRAYS = 6
 """Arrays of the scan's size while it is compared with those that the model learned from."""
 
-SLAB_ARRAYS = 3
-"""Arrays of a slab's size that a projection holds beside the slab."""
+SLAB_ARRAYS = 3.4
+"""Arrays of a slab's size that a projection holds beside the slab: three, and gaps; seen at 640^3 from 320^3."""
 
 STRIP_ARRAYS = 2
 """Arrays of a strip's size that a projection holds at a time; a writer holds one."""

@@ -266,6 +266,7 @@ class _Job:
             del current  # it may be as large as the slab
             slab_noise = noise if done == 0 else self._noise(slab)
             fine = self._restore_axis(slab, axis, slab_noise, spacing, len(target.axes) - 1 - done, draw)
+            del slab
             current = fine.movedim(-1, axis + 2)
             spacing[axis] = target.grid.spacing[axis]
         if len(target.axes) > 1 and self.request.consistency != "off":
