@@ -79,7 +79,8 @@ def find_needs(
     constant = PROGRAM_BYTES
     if networks is not None:
         maps = _map_bytes(networks, precision, room, slabs)
-        stages |= {"before": (0, (SCAN_ARRAYS - 2) * scan), "mean": (1, maps / FLOAT_BYTES)}
+        mirrored = slab if request.flips > 1 else 0
+        stages |= {"before": (0, (SCAN_ARRAYS - 2) * scan), "mean": (1, maps / FLOAT_BYTES + mirrored)}
         constant += KERNEL_BYTES + _weight_bytes(networks, precision)
         if _is_sampled(request, networks):
             assert networks.autoencoder is not None, "where there is a denoiser"

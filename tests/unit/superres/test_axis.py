@@ -82,9 +82,10 @@ def test_untrained_networks_leave_the_baseline() -> None:
     assert torch.allclose(one.restore(draw=0), expected, atol=SINGLE)  # the decoder says nothing yet
 
 
-@pytest.mark.parametrize("draw", [None, 0])
-def test_tiles_equal_the_whole(networks: Networks, draw: int | None) -> None:
+@pytest.mark.parametrize(("draw", "flips"), [(None, 1), (None, 8), (0, 1)])
+def test_tiles_equal_the_whole(networks: Networks, draw: int | None, flips: int) -> None:
     whole = a_pass(networks, shape=(8, 130))
+    whole = replace(whole, dials=replace(whole.dials, flips=flips))
     tiled = replace(whole, dials=replace(whole.dials, untiled_voxels=1))
     expected = whole.restore(draw)
     assert torch.allclose(tiled.restore(draw), expected, atol=10 * SINGLE * float(expected.abs().max()), rtol=0)
