@@ -239,7 +239,7 @@ def test_adaptation_is_measured_scan_by_scan(tmp_path: Path, start: Start, capsy
     for name, part in (("large", head), ("small", head[:60])):
         (tmp_path / "heads").mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(part, np.eye(4)), tmp_path / "heads" / f"sub-{name}_T1w.nii.gz")
-    variants = ("", "learning_rate=1e-3,trained=head")
+    variants = ("", "learning_rate=1e-3,batch=3")
     arguments = (tiny, tmp_path / "heads", "--out", tmp_path / "out", "--device", "cpu", "--steps", 1)
     start("adapt_study", *arguments, "--variants", *variants)
     text = (tmp_path / "out" / "adapt_study.csv").read_text()
