@@ -42,6 +42,8 @@ SHOWN = ("cubic", "least-squares", "B", "medld")
 """Methods in the card's tables, of all in the results."""
 RUN = re.compile(r"^## (?:[\d-]+, )?[Rr]un (\d+): (.+?) \((?:about )?(\d+) s\b[^)]*\)[:,]? ?(.*)$", re.MULTILINE)
 """Heading of a run in the training log: number, what it was, seconds, what became of it."""
+FREE = ("cubic", "B")
+"""Methods that stand beside the modes."""
 MODE_FIGURES = {
     "PSNR": "psnr",
     "SSIM": "ssim",
@@ -209,16 +211,16 @@ def further_figures(record: Record, data: DataCard) -> Iterator[list[str]]:
 
 
 def mode_rows(records: Sequence[Record], data: DataCard) -> Iterator[list[str]]:
-    """What every method and mode does by the protocols of several modes: means over subjects."""
-    judged = Counter(one["name"] for record in records for one in record["protocols"])
-    for protocol in (name for name, count in judged.items() if count > 1):
-        found: dict[tuple[str, str], Mapping[str, Any]] = {}
-        for record in records:
-            for line in (line for line in record["summary"] if line["protocol"] == protocol):
-                method = record["settings"]["mode"] if line["method"] == "medld" else line["method"]
-                found[line["group"], method] = line["statistics"]
-        for (group, method), statistics in found.items():
-            if group in data.contrasts:
+    """What free methods and every mode do where the model was judged in several modes: means over subjects."""
+    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for record in records:
+        mode = record["settings"]["mode"]
+        for line in (line for line in record["summary"] if line["method"] in (*FREE, "medld")):
+            methods = found.setdefault((line["protocol"], line["group"]), {})
+            methods[mode if line["method"] == "medld" else line["method"]] = line["statistics"]
+    for (protocol, group), methods in found.items():
+        if group in data.contrasts and len(set(methods) - set(FREE)) > 1:
+            for method, statistics in methods.items():
                 yield [protocol, group, method, *(mode_figure(statistics, name) for name in MODE_FIGURES.values())]
 
 
