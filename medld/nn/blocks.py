@@ -31,6 +31,14 @@ Adam moves all weights of a head at once: unscaled, one step would shift the ima
 """
 
 
+def spent(x: Tensor) -> Tensor | None:
+    """`x` to be written over by what is made of it; None, for memory of its own, where a gradient may ask for `x`.
+
+    New memory costs a CPU as much time as what is written into it.
+    """
+    return None if torch.is_grad_enabled() else x
+
+
 def dropped(x: Tensor, share: float, training: bool) -> Tensor:
     """`x` with a `share` of its numbers zeroed and the rest divided by 1 - share: its mean stays.
 
@@ -117,7 +125,9 @@ class Block(nn.Module):
         """(B, C, I, J, K) and (B, E) to (B, C, I, J, K)."""
         steering = self.steering(embedding)
         inner = self.conv_a(self.before(steering, x))
-        return x + self.conv_b(self.between(steering, inner))  # type: ignore[no-any-return]
+        change = self.conv_b(self.between(steering, inner))
+        del inner
+        return torch.add(x, change, out=spent(change))
 
     def steering(self, embedding: Tensor) -> tuple[Tensor, ...]:
         """g0, h0, g and h, each (B, C, 1, 1, 1)."""
@@ -126,12 +136,16 @@ class Block(nn.Module):
     def before(self, steering: tuple[Tensor, ...], x: Tensor) -> Tensor:
         """What conv_a gets; voxel by voxel."""
         g0, h0, _, _ = steering
-        return torch.addcmul(h0, normalise(x) if self.normalised else x, 1 + g0)
+        if not self.normalised:
+            return torch.addcmul(h0, x, 1 + g0)
+        normal = normalise(x)
+        return torch.addcmul(h0, normal, 1 + g0, out=spent(normal))
 
     def between(self, steering: tuple[Tensor, ...], inner: Tensor) -> Tensor:
-        """What conv_b gets of conv_a's answer; voxel by voxel."""
+        """What conv_b gets of conv_a's answer, which is spent; voxel by voxel."""
         _, _, g, h = steering
-        return dropped(functional.silu(torch.addcmul(h, inner, 1 + g)), self.dropout, self.training)
+        steered = torch.addcmul(h, inner, 1 + g, out=spent(inner))
+        return dropped(functional.silu(steered, inplace=not torch.is_grad_enabled()), self.dropout, self.training)
 
 
 class Blocks(nn.ModuleList):

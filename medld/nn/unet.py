@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medld.nn.attention import AttentionBlock
-from medld.nn.blocks import Blocks, Conv, Embedding, Up
+from medld.nn.blocks import Blocks, Conv, Embedding, Up, spent
 
 STRIDES = ((2, 2, 1), (2, 2, 2))
 MULTIPLES = (4, 4, 2)
@@ -84,8 +84,8 @@ class UNet(nn.Module):
         if self.attention is not None:
             x = self.attention(x)
         for level in (1, 0):
-            x = skips.pop() + self.grow[level](x)
-            x = self.up[level](x, embedding)
+            x = self.grow[level](x)
+            x = self.up[level](torch.add(skips.pop(), x, out=spent(x)), embedding)
         return self.output_scale * self.head(x)[..., : shape[0], : shape[1], : shape[2]]  # type: ignore[no-any-return]
 
 

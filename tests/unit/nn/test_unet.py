@@ -161,3 +161,18 @@ def test_padding_repeats_the_far_ends() -> None:
     assert torch.equal(padded[..., 5:, :7, :3], x[..., 4:, :, :].expand(1, 1, 3, 7, 3))
     assert torch.equal(padded[..., 3], padded[..., 2])
     assert pad_to_multiples(padded, MULTIPLES) is padded
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_what_is_written_over_without_gradients_changes_no_bit(
+    wake: Wake, dtype: torch.dtype, normalised: bool
+) -> None:
+    torch.manual_seed(0)
+    network = wake(UNet(1, 3, FEATURES, (8, 8, 8), (2, 2, 1), 8, normalised=normalised))
+    x, features = random(1, 1, 12, 8, 6).to(dtype), random(1, FEATURES)
+    before = x.clone()
+    answer = network(x, features)
+    with torch.inference_mode():
+        assert torch.equal(network(x, features), answer.detach())
+    assert torch.equal(x, before)
