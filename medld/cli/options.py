@@ -206,7 +206,7 @@ def _add_restoration_options(group: Any) -> None:
         "--flips",
         metavar="N",
         type=int,
-        help="mean of the answers to N mirrored copies (1, 2, 4, 8): nearer by .1 to .3 dB for N times the time; "
+        help="mean of the answers to N mirrored copies (1, 2, 4, 8): eight gain .1 to .3 dB, for N times the time; "
         f"default {DEFAULTS.flips}",
     )
     group.add_argument("--samples", metavar="N", type=int, help="draw N; their mean and deviation are written too")

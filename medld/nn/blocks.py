@@ -34,7 +34,7 @@ Adam moves all weights of a head at once: unscaled, one step would shift the ima
 def spent(x: Tensor) -> Tensor | None:
     """`x` to be written over by what is made of it; None, for memory of its own, where a gradient may ask for `x`.
 
-    New memory costs a CPU as much time as what is written into it.
+    SiLU into new memory took four times as long (.90 s against .20 of a restoration of 7 million voxels on two cores).
     """
     return None if torch.is_grad_enabled() else x
 
