@@ -33,7 +33,7 @@ from medld.evaluation.sources import find_source
 from medld.evaluation.table import Summary
 from medld.io import file_sha256
 from medld.report import SketchStore
-from medld.superres import SuperResolver
+from medld.superres import Flips, SuperResolver
 
 Report = Callable[[str], None]
 
@@ -42,7 +42,7 @@ class RunSettings(Schema):
     """What a run may choose, as results.json keeps it; paths of this machine are left out on purpose."""
 
     mode: Mode = "fidelity"
-    flips: Literal[1, 2, 4, 8] = 1
+    flips: Flips = 1
     limit: int | None = Field(None, ge=1)
     """Only the first so many subjects, in the order of their names."""
     device: str = "auto"

@@ -2,6 +2,6 @@
 
 from medld.superres.onto import restore_onto
 from medld.superres.resolver import SuperResolver
-from medld.superres.values import Consistency, Mode, Request, Residual, Restoration
+from medld.superres.values import Consistency, Flips, Mode, Request, Residual, Restoration
 
-__all__ = ["Consistency", "Mode", "Request", "Residual", "Restoration", "SuperResolver", "restore_onto"]
+__all__ = ["Consistency", "Flips", "Mode", "Request", "Residual", "Restoration", "SuperResolver", "restore_onto"]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from medld.acquisition import SMALLEST_LAMBDA, Acquisition, along, away_from_ends, damping_for, linear_matrix
 from medld.diffusion.stochastic import evaluations
-from medld.errors import InputError, RestorationError
+from medld.errors import ConfigError, InputError, RestorationError
 from medld.geometry import Grid
 from medld.intensity import TEXTURE, IntensityMap, estimate_noise, intensity_map
 from medld.nn.conditions import CONTRASTS, Conditions
@@ -29,7 +29,7 @@ from medld.superres.arrays import as_slab, make_empty
 from medld.superres.axis import AxisPass, Dials
 from medld.superres.needs import BYTES_PER_VOXEL, Needs, find_needs
 from medld.superres.projection import STRIP_VOXELS, Strength, baseline_core, complete, padded_strips, subtract_baseline
-from medld.superres.values import Request, Residual, Restoration
+from medld.superres.values import Flips, Request, Residual, Restoration
 from medld.superres.work import Work
 from medld.volume import Volume
 
@@ -90,6 +90,7 @@ class SuperResolver:
         """`volume` on `request.target.grid`.
 
         Raises:
+            ConfigError: A number of flips that is none of `Flips`.
             InputError: The networks cannot be tiled and need more than `request.memory_gib` for the whole, or the disk
                 of `request.scratch` is full (E_TOO_BIG).
             RestorationError: The result is not finite.
@@ -116,7 +117,8 @@ class SuperResolver:
             realism, steps = networks.position(request.mode, request.realism, request.steps, drawn=draws > 0)
         if networks is None or networks.denoiser is None:
             draws = 0
-        assert request.flips in (1, 2, 4, 8), "checked by whoever asks"
+        if request.flips not in get_args(Flips):
+            raise ConfigError(f"Expected 1, 2, 4 or 8 flips, got {request.flips}: only these are a group of mirrors.")
         dials = Dials(realism, steps, request.seed, self._untiled_voxels(request), request.flips)
         sampling = evaluations(networks.sampler, steps) if networks else 0
         means = request.flips if networks is not None and networks.one_step is not None else 1

@@ -12,6 +12,7 @@ from medld.volume import Volume
 
 Consistency = Literal["auto", "exact", "gated", "off"]
 Mode = Literal["fidelity", "balanced", "detail"]
+Flips = Literal[1, 2, 4, 8]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from medld.errors import RestorationError
+from medld.errors import ConfigError, RestorationError
 from medld.geometry import Grid, choose_target
 from medld.nn.networks import Networks
 from medld.superres import Request, SuperResolver
@@ -369,3 +369,8 @@ def test_rolled_networks_equal_the_whole(
     for limit in ("superres.resolver.UNTILED_VOXELS", "superres.projection.STRIP_VOXELS", "intensity.STRIP_VOXELS"):
         monkeypatch.setattr(f"medld.{limit}", 64)
     assert np.abs(array_of(resolver, scan, **settings) - whole).max() <= TILED * np.ptp(scan.array)
+
+
+def test_flips_that_are_no_group_are_refused(make: Make, head: Volume) -> None:
+    with pytest.raises(ConfigError, match="got 3"):
+        make(None).restore(head, request_for(head, flips=3))
