@@ -225,7 +225,8 @@ def _write(
         # What is reported must be true of the file, so it is measured after rounding.
         output = restoration.volume.with_array(stored)
         residual = run.resolver.residual(output, scan, prepared.request, restoration.noise)
-        restoration = replace(restoration, warnings=(*restoration.warnings, *residual.warnings))
+        if run.settings.consistency != "off":  # else to differ was asked for
+            restoration = replace(restoration, warnings=(*restoration.warnings, *residual.warnings))
         doubt = run.source.judge(prepared, restoration, output) if run.source else None
         if doubt is not None:
             _write_doubt(where, job, doubt, prepared, made)
