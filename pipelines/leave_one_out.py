@@ -109,13 +109,12 @@ def as_markdown(lines: Sequence[Line]) -> str:
     """A row per source and contrast: mean gain over B, of the network without it and of one with everything, if any."""
     ratios = sorted({float(line["ratio"]) for line in lines})
     seen = any(line["left_out"] == EVERYTHING for line in lines)
-    kinds_of_gain = ("left out", "seen") if seen else ("left out",)
-    head = [f"{ratio:g}x, {kind}" for ratio in ratios for kind in kinds_of_gain]
+    head = [f"{ratio:g}x, {kind}" for ratio in ratios for kind in ("left out", *(["seen"] if seen else []))]
     table = [f"| source | contrast | volumes | {' | '.join(head)} |", "| --- | --- | --- |" + " --- |" * len(head)]
     kinds = sorted({(source_of(line["volume"]), contrast_of(line["volume"])) for line in lines})
     for source, contrast in kinds:
         own = [line for line in lines if (source_of(line["volume"]), contrast_of(line["volume"])) == (source, contrast)]
-        cells = [_mean(own, ratio, kind) for ratio in ratios for kind in (source, EVERYTHING)[: len(kinds_of_gain)]]
+        cells = [_mean(own, ratio, kind) for ratio in ratios for kind in (source, *([EVERYTHING] if seen else []))]
         count = len({line["volume"] for line in own})
         table.append(f"| {source} | {contrast} | {count} | {' | '.join(cells)} |")
     return "\n".join(table)

@@ -197,13 +197,18 @@ def test_model_card_holds_what_was_measured_of_these_weights(tmp_path: Path, sta
         save_model(tmp_path / f"model-{seed}", config, {"one_step": network.state_dict()}, card)
     model, scans, results = tmp_path / "model-0", data.parent / "val", tmp_path / "results"
     evaluate(scans, ["through-plane-4x"], results, model=model, device="cpu", pages=False)
-    own = [scans, "--results", results, "--card", data, "--out", tmp_path / "card"]
+    evaluate(scans, ["through-plane-4x"], tmp_path / "detail", model=model, mode="detail", device="cpu", pages=False)
+    own = [scans, "--results", results, tmp_path / "detail", "--card", data, "--out", tmp_path / "card"]
     start("model_card", *own, "--model", model)
     text = (tmp_path / "card" / "README.md").read_text()
     record = json.loads((results / "results.json").read_text())
     (line,) = (line for line in record["summary"] if line["method"] == "medld")
     figures = (f"{line['psnr']:.2f}", f"{line['gain']:+.2f}", f"{line['ssim']:.4f}")
     assert all(told in text for told in (*figures, *load_model(model).sha256.values()))
+    # The toy has no flow, so its modes differ in name alone.
+    rows = re.findall(r"^\| through-plane-4x \| T1w \| (\w+) \| ([\d.]+) \|", text, re.MULTILINE)
+    assert ("fidelity", figures[0]) in rows
+    assert ("detail", figures[0]) in rows
     pictures = re.findall(r"\]\((failures/[^)]+\.png)\)", text)
     assert 1 <= len(pictures) <= 2
     for picture in pictures:
