@@ -128,6 +128,14 @@ def _restore(
     except (RuntimeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is of another network: {error}. Start without --resume.") from error
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    _lay_out(optimiser)
+
+
+def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Moments with the strides of their weights, as they were before a file held them: a fused update refuses others."""
+    for parameter, moments in optimiser.state.items():
+        for key in set(MOMENTS) - {"step"}:
+            moments[key] = torch.empty_like(parameter).copy_(moments[key])
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

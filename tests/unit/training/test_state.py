@@ -81,6 +81,25 @@ def test_weights_average_moments_and_progress_come_back(progress: Progress, tmp_
     assert same(before, after)
 
 
+def test_moments_come_back_in_the_layout_of_their_weights(tmp_path: Path) -> None:
+    """A fused update on a GPU takes no others."""
+
+    def convolution() -> Parts:
+        layers = nn.Sequential(nn.Conv3d(3, 4, 3), nn.Conv3d(4, 2, 3))
+        net = layers.to(memory_format=torch.channels_last_3d)
+        optimiser = torch.optim.AdamW(net.parameters(), 0.01)
+        net(torch.ones(1, 3, 5, 5, 5)).square().sum().backward()
+        optimiser.step()
+        return net, AveragedModel(net), optimiser
+
+    before, after = convolution(), convolution()
+    save_state(tmp_path, Progress(1), *before)
+    load_state(tmp_path, *after)
+    assert same(before, after)
+    for weight, moments in after[2].state.items():
+        assert {moments[key].stride() for key in ("exp_avg", "exp_avg_sq")} == {weight.stride()}
+
+
 def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
     contents = []
     for folder in ("a", "b"):
