@@ -49,6 +49,9 @@ INTEGRATE_BELOW = 1.2
 
 GATE_WINDOW = 9
 
+DUST = 1e-20
+"""Of a matrix's largest entry: what is smaller is lost when a row is summed, in float64 too."""
+
 
 def profile_weights(offsets: NDArray[Any], fwhm: float, profile: Profile) -> Matrix:
     """Weight of a unit voxel at `offsets` (voxels) from the centre of a slice of that `fwhm` (voxels).
@@ -241,7 +244,7 @@ class AxisAcquisition:
             "to_target_triangle": lambda: self.profile_to_target("triangle"),
             "to_profile": self.target_to_profile,
         }
-        return np.asarray(matrices[name]())
+        return _without_dust(np.asarray(matrices[name]()))
 
     def pseudo_inverse(self, damping: float = SMALLEST_LAMBDA) -> Matrix:
         """A^+, shape (fine + 2 margin, slices); `damping` is lambda in parts of the largest eigenvalue."""
@@ -384,6 +387,14 @@ def _box_mean_tensor(size: int, dtype: Any, device: Any) -> Any:
     # Kept for the whole process: made in a restoration's inference mode, training could not go back through it.
     with torch.inference_mode(False):
         return torch.tensor(box_mean_matrix(size, GATE_WINDOW), dtype=dtype, device=device)
+
+
+def _without_dust(matrix: Matrix) -> Matrix:
+    """`matrix` with zeros for the far tails of profiles and splines, which float32 would hold as subnormal numbers.
+
+    Those are slow: with 172 of them in it, a matrix of 48 x 200 took 90 to 145 ms for 192 x 192 rows, now 4.
+    """
+    return np.where(np.abs(matrix) < DUST * np.abs(matrix).max(), 0.0, matrix)
 
 
 def along(matrix: Any, array: Any, axis: int) -> Any:

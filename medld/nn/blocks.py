@@ -133,19 +133,20 @@ class Block(nn.Module):
         """g0, h0, g and h, each (B, C, 1, 1, 1)."""
         return self.steer(embedding)[:, :, None, None, None].chunk(4, dim=1)  # type: ignore[no-any-return]
 
-    def before(self, steering: tuple[Tensor, ...], x: Tensor) -> Tensor:
-        """What conv_a gets; voxel by voxel."""
+    def before(self, steering: tuple[Tensor, ...], x: Tensor, out: Tensor | None = None) -> Tensor:
+        """What conv_a gets; voxel by voxel, into `out` if that is given."""
         g0, h0, _, _ = steering
         if not self.normalised:
-            return torch.addcmul(h0, x, 1 + g0)
+            return torch.addcmul(h0, x, 1 + g0, out=out)
         normal = normalise(x)
-        return torch.addcmul(h0, normal, 1 + g0, out=spent(normal))
+        return torch.addcmul(h0, normal, 1 + g0, out=spent(normal) if out is None else out)
 
-    def between(self, steering: tuple[Tensor, ...], inner: Tensor) -> Tensor:
-        """What conv_b gets of conv_a's answer, which is spent; voxel by voxel."""
+    def between(self, steering: tuple[Tensor, ...], inner: Tensor, out: Tensor | None = None) -> Tensor:
+        """What conv_b gets of conv_a's answer, which is spent; voxel by voxel, into `out` if that is given."""
         _, _, g, h = steering
-        steered = torch.addcmul(h, inner, 1 + g, out=spent(inner))
-        return dropped(functional.silu(steered, inplace=not torch.is_grad_enabled()), self.dropout, self.training)
+        steered = torch.addcmul(h, inner, 1 + g, out=spent(inner) if out is None else out)
+        in_place = out is not None or not torch.is_grad_enabled()
+        return dropped(functional.silu(steered, inplace=in_place), self.dropout, self.training)
 
 
 class Blocks(nn.ModuleList):

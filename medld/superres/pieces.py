@@ -1,6 +1,6 @@
 """Pieces: a network's answer on a whole scan, in as much memory as it may take.
 
-    whole     up to `room` voxels
+    whole     up to `room` voxels; on a CPU, of what can be rolled, up to `WHOLE_VOXELS`
     rolled    a U-Net of convolutions: a few rows at a time, all columns or as many as fit; nothing is computed twice
     tiles     anything else that looks only a halo far
 
@@ -23,7 +23,10 @@ from medld.patches import ALIGN, iterate_tiled, tiles
 SMALLEST_TILE = 56
 """In-plane edge; below it nearly all that is computed is halo."""
 
-ROLLED_VOXELS = 250_000
+WHOLE_VOXELS = 1_000_000
+"""On a CPU, of a U-Net: feature maps of more are new memory for every layer, which takes longer to get than rolling."""
+
+ROLLED_VOXELS = 100_000
 """Of the rows that a rolled network takes at a time; four rows at least."""
 
 ROLLED_ROWS = 34
@@ -49,7 +52,8 @@ class Pieces:
         Together they cover the plane once.
         """
         rows, columns, slices = x.shape[2:]
-        if rows * columns * slices <= self.room or not can_roll(network):
+        whole = min(self.room, WHOLE_VOXELS) if x.device.type == "cpu" else self.room
+        if rows * columns * slices <= whole or not can_roll(network):
             size = self.tile(x.shape, self.networks.halo)
             yield from iterate_tiled(
                 lambda part: network(part.to(self.dtype), features), x, size=size, halo=self.networks.halo
@@ -84,12 +88,13 @@ def rolled_width(room: int, columns: int, slices: int, networks: Networks) -> in
 
 
 def held_voxels(room: int, shape: tuple[int, int, int], networks: Networks) -> int:
-    """Voxels (I, J, K) that count for the memory of the U-Nets: of one piece, or as much as they hold when rolled."""
+    """Voxels (I, J, K) that count for the memory of the U-Nets on a CPU: of one piece, or as much as they hold when
+    rolled."""
     rows, columns, slices = shape
-    if rows * columns * slices <= room:
-        return rows * columns * slices
     parts = [part for part in (networks.one_step, networks.denoiser and networks.denoiser.backbone) if part is not None]
     if not all(can_roll(part) for part in parts):
         return min(room, rows * columns * slices)
+    if rows * columns * slices <= min(room, WHOLE_VOXELS):
+        return rows * columns * slices
     row = min(columns, rolled_width(room, columns, slices, networks) + 2 * networks.halo) * slices
     return min(rows * row, ROLLED_ROWS * row + int(ROLLED_PORTIONS * ROLLED_VOXELS))

@@ -347,7 +347,7 @@ def test_memory_is_told_before_the_start(resolver: SuperResolver, make: Make, he
     assert make(None).estimate_memory_gib(head.grid, request_for(head)) < small
     detail = resolver.estimate_memory_gib(head.grid, request_for(head, mode="detail"))
     assert small < detail < resolver.estimate_memory_gib(head.grid, request_for(head, mode="detail", samples=2))
-    grid = Grid((160, 160, 40), np.diag([1.0, 1.0, 4.0, 1.0]))
+    grid = Grid((156, 156, 40), np.diag([1.0, 1.0, 4.0, 1.0]))
     whole, rolled = (Request(choose_target(grid), memory_gib=memory) for memory in (None, 0.5))
     assert resolver.estimate_memory_gib(grid, rolled) < resolver.estimate_memory_gib(grid, whole)
 
