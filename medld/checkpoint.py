@@ -92,6 +92,12 @@ def load_model(name_or_dir: str | Path = DEFAULT) -> Model:
     return Model(folder.name, config, networks, hashes, card, folder)
 
 
+def read_training(folder: Path) -> dict[str, Any]:
+    """What a model folder's card says of the model's training, {} if it has no card. Raises: CheckpointError."""
+    training = _read_card(folder / CARD).get("training") if (folder / CARD).is_file() else None
+    return training if isinstance(training, dict) else {}
+
+
 def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))

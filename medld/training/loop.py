@@ -28,7 +28,7 @@ import yaml
 
 import medld
 from medld.build import build_networks
-from medld.checkpoint import PARTS, load_weights
+from medld.checkpoint import PARTS, load_weights, read_training
 from medld.config import TrainConfig, read_config
 from medld.dataset import Fine, Source, load
 from medld.errors import CheckpointError, ConfigError
@@ -290,7 +290,7 @@ class Run:
 
     def _card(self) -> dict[str, Any]:
         config = self.config
-        training = {
+        training: dict[str, Any] = {
             "stage": config.stage,
             "steps": self.progress.step,
             "of": config.steps,
@@ -299,6 +299,8 @@ class Run:
             "processes": self.world.size,
             "volumes": [volume.name for volume in self.volumes],
         }
+        if starts := [start for folder in config.warm_start if (start := read_training(folder))]:
+            training["start_training"] = starts
         versions = {"medld": medld.__version__, "torch": torch.__version__, "python": platform.python_version()}
         return {"name": config.run_dir.name, "training": training, "versions": versions}
 

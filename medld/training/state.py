@@ -132,7 +132,7 @@ def _restore(
 
 
 def _lay_out(optimiser: torch.optim.Optimizer) -> None:
-    """Moments with the strides of their weights, as they were before a file held them: a fused update refuses others."""
+    """Moments with the strides of their weights, as before a file held them: a fused update refuses others."""
     for parameter, moments in optimiser.state.items():
         for key in set(MOMENTS) - {"step"}:
             moments[key] = torch.empty_like(parameter).copy_(moments[key])

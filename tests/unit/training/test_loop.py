@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from medld.build import build_networks
 from medld.checkpoint import load_model
-from medld.config import TrainConfig
+from medld.config import SourceConfig, TrainConfig
 from medld.dataset import Fine
 from medld.errors import CheckpointError, ConfigError, MedldError
 from medld.training import run_training
@@ -210,6 +210,17 @@ def test_a_warm_start_takes_rounded_weights_and_nothing_else(train_config: Confi
         assert value.dtype == torch.float32
         assert torch.equal(value, weights(first, "one_step")[name].float())
     assert not warm.learner.optimiser.state
+
+
+def test_the_card_of_a_warm_start_tells_what_the_weights_before_it_learned_from(train_config: Config) -> None:
+    first = run(train_config("one-step", "first"))
+    known = load_model(first / "model").volumes("one_step")
+    config = train_config("one-step", "second", warm_start=[str(first / "model")])
+    fewer = config.data.model_copy(update={"sources": (SourceConfig(files=f"{known[0]}*"),)})
+    second = run(config.model_copy(update={"data": fewer}))
+    told = json.loads((second / "model" / "model.json").read_text())["training"]
+    assert told["volumes"] == [known[0]] != list(known)
+    assert load_model(second / "model").volumes("one_step") == known
 
 
 def test_a_warm_start_without_fitting_weights_is_refused(train_config: Config, tmp_path: Path) -> None:
