@@ -7,7 +7,7 @@
 Seconds alone say what the machine is, the ratio says what the program is. Two scans of one output size:
 thick slices at 4x, and isotropic 2x, which is three passes over growing grids.
 
-    python pipelines/benchmark.py [--model NAME|DIR] [--device auto|cpu|cuda] [--threads N] [--size VOXELS]
+    python pipelines/benchmark.py [--mode MODE] [--model NAME|DIR] [--device DEVICE] [--threads N] [--size VOXELS]
 
 With --curve instead: `medld enhance` on scans for outputs of 1 to 134 million voxels, each in a process of its own.
 
@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import nibabel
 import numpy as np
@@ -44,7 +45,7 @@ from medld.checkpoint import DEFAULT, Model, load_model
 from medld.geometry import choose_target
 from medld.io import read_volume, write_volume
 from medld.report import measure_peak_gib
-from medld.superres import Request, Restoration, SuperResolver
+from medld.superres import Mode, Request, Restoration, SuperResolver
 
 SIZE = 192
 """Voxels along each axis of the output: 192^3 is 7.1 million."""
@@ -114,7 +115,7 @@ def write_phantom(path: Path, spacing: tuple[float, float, float], size: int) ->
     nibabel.save(nibabel.Nifti1Image(array.astype(np.int16), np.diag([*spacing, 1.0])), path)
 
 
-def run_command(path: Path, load: Callable[[], Model], device: str, threads: int | None) -> Run:
+def run_command(path: Path, load: Callable[[], Model], device: str, threads: int | None, mode: Mode) -> Run:
     """What `medld enhance` does after import, stage by stage; `other` is what no stage claims."""
     clock, begin = Clock(), time.perf_counter()
     with clock.stage("read"):
@@ -122,7 +123,7 @@ def run_command(path: Path, load: Callable[[], Model], device: str, threads: int
     with clock.stage("load model"):
         model = load()
         resolver = SuperResolver(model, device=device, threads=threads)
-    request = Request(choose_target(scan.grid, spacing=(1.0, 1.0, 1.0)))
+    request = Request(choose_target(scan.grid, spacing=(1.0, 1.0, 1.0)), mode=mode)
 
     def restore() -> Restoration:
         """As the command does it: first, whether the model should."""
@@ -143,13 +144,13 @@ def run_command(path: Path, load: Callable[[], Model], device: str, threads: int
     return Run(stages | {"other": total - sum(stages.values())}, total, scan.array.size, median(repeated))
 
 
-def count_operations(path: Path, load: Callable[[], Model], device: str) -> float:
+def count_operations(path: Path, load: Callable[[], Model], device: str, mode: Mode) -> float:
     """Floating-point operations of the networks' convolutions per voxel of the scan.
 
     For a scan that is neither padded nor tiled: what a tile's halo repeats is not the networks' work.
     """
     scan, _ = read_volume(path)
-    request = Request(choose_target(scan.grid, spacing=(1.0, 1.0, 1.0)))
+    request = Request(choose_target(scan.grid, spacing=(1.0, 1.0, 1.0)), mode=mode)
     with FlopCounterMode(display=False) as counter:
         SuperResolver(load(), device=device).restore(scan, request)
     counts = counter.get_flop_counts().get("Global", {})
@@ -188,7 +189,7 @@ def measure_point(folder: Path, size: int, options: argparse.Namespace) -> Point
     path, record = folder / "scan.nii.gz", folder / "record.json"
     write_phantom(path, SCANS[options.scan.replace("-", " ")], size)
     words = ["enhance", path, "-o", folder / "output.nii.gz", "--overwrite", "--spacing", "1", "--force"]
-    words += ["--model", options.model, "--device", options.device, "--report", record]
+    words += ["--model", options.model, "--device", options.device, "--report", record, "--mode", options.mode]
     words += ["--threads", options.threads] if options.threads else []
     subprocess.run([sys.executable, "-m", "medld.cli", *map(str, words)], check=True, capture_output=True)
     told = json.loads(record.read_text(encoding="utf-8"))
@@ -199,7 +200,7 @@ def measure_point(folder: Path, size: int, options: argparse.Namespace) -> Point
 
 def print_curve(options: argparse.Namespace) -> None:
     """A line a size."""
-    print(f"{options.scan}, model {options.model}, device {options.device}, mode fidelity")
+    print(f"{options.scan}, model {options.model}, device {options.device}, mode {options.mode}")
     print("million voxels   seconds  s/million  exponent   GiB  estimate  exponent   GPU GiB")
     first: Point | None = None
     last: Point | None = None
@@ -227,6 +228,7 @@ def parse_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure a restoration against the machine's conv3d rate.")
     parser.add_argument("--model", default=DEFAULT, help="name or folder (%(default)s)")
+    parser.add_argument("--mode", default="fidelity", choices=get_args(Mode))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--size", type=int, default=SIZE, help="voxels along an axis of the output (%(default)s)")
@@ -249,10 +251,10 @@ def main() -> None:
         for name, spacing in SCANS.items():
             path = Path(folder) / f"{name.replace(' ', '-')}.nii.gz"
             write_phantom(path, spacing, options.size)
-            runs[name] = run_command(path, load, options.device, options.threads)
+            runs[name] = run_command(path, load, options.device, options.threads, options.mode)
             rates.append(measure_rate(device, getattr(torch, probe.precision)))
             write_phantom(path, spacing, COUNTED_SIZE)
-            counts[name] = count_operations(path, load, options.device)
+            counts[name] = count_operations(path, load, options.device, options.mode)
     memory = {"resident": measure_peak_gib()}
     processor = f"{torch.get_num_threads()} threads"
     if device.type == "cuda":
@@ -260,7 +262,7 @@ def main() -> None:
         processor = torch.cuda.get_device_name(device)
     rate = max(rates)  # other work on the machine can only lower it
     print(f"device {device} ({processor}), {probe.precision}, torch {torch.__version__}")
-    print(f"output {options.size}^3 = {options.size**3 / 1e6:.1f} million voxels, mode fidelity")
+    print(f"output {options.size}^3 = {options.size**3 / 1e6:.1f} million voxels, mode {options.mode}")
     each = ", ".join(f"{r / 1e12:.3f}" for r in rates)
     print(f"conv3d rate {rate / 1e12:.3f} TFLOP/s (after each run: {each})")
     for name, run in runs.items():
