@@ -32,8 +32,8 @@ ROLLED_VOXELS = 100_000
 ROLLED_ROWS = 34
 """A rolled network holds as much as it would of so many rows in one piece; seen at 512 columns of 128 slices."""
 
-ROLLED_PORTIONS = 2.0
-"""And of so many times `ROLLED_VOXELS` besides; seen at 256 columns of 64 slices, where a piece is many rows."""
+ROLLED_PORTIONS = 4.0
+"""And of so many times `ROLLED_VOXELS` besides; seen at 384 columns of 96 slices, of which four rows are more."""
 
 Piece = tuple[slice, slice, Tensor]
 
