@@ -49,6 +49,9 @@ STRIP_ARRAYS = 2
 SAMPLE_VOLUMES = 3
 """What is on the target grid besides while samples are drawn: the answer, and the samples' mean and moment."""
 
+CODEC_SHARE = 0.8
+"""An autoencoder's feature maps, of a U-Net's per voxel; it is not rolled, and what it takes in one piece is larger."""
+
 LATENT_ARRAYS = 8
 """Arrays of a latent's size that a sampler and a denoiser hold."""
 
@@ -86,7 +89,8 @@ def find_needs(
             assert networks.autoencoder is not None, "where there is a denoiser"
             constant += 2 * KERNEL_BYTES
             latents = LATENT_ARRAYS * networks.autoencoder.latent_channels * slab
-            stages["sample"] = (3, latents + maps / FLOAT_BYTES)
+            codec = CODEC_SHARE * BYTES_PER_VOXEL[precision] * GAPS * min(room, slab)
+            stages["sample"] = (3, latents + max(maps, codec) / FLOAT_BYTES)
     in_memory, on_disk = (0, 1) if is_mapped(fine) else (1, 0)
     kept = SAMPLE_VOLUMES if request.samples > 1 else 0
     floats = max(in_memory * (count + kept) * fine + other for count, other in stages.values())
