@@ -13,6 +13,7 @@ from medld.acquisition import (
     SMALLEST_LAMBDA,
     Acquisition,
     AxisAcquisition,
+    Profile,
     along,
     box_mean_matrix,
     damping_for,
@@ -34,6 +35,18 @@ def test_the_spline_is_scipys(slices: int, rng: np.random.Generator) -> None:
     expected = map_coordinates(values, [positions], order=3, mode="reflect")
     cut_off = (2 - np.sqrt(3)) ** (2 * slices)  # scipy starts its recursion with the first terms of a series
     assert np.allclose(spline_matrix(slices, positions) @ values, expected, atol=max(ROUNDING, cut_off), rtol=0)
+
+
+@pytest.mark.parametrize("profile", ["gaussian", "box", "slr"])
+def test_no_matrix_brings_subnormal_numbers_and_none_loses_by_it(profile: Profile) -> None:
+    axis = AxisAcquisition(192, 48, 1.0, profile)
+    exact = {"apply": axis.matrix, "adjoint": axis.matrix.T, "spline": axis.spline, "reimage": axis.edge_matrix}
+    for name, matrix in exact.items():
+        single = axis.like(name, torch.zeros(1)).abs()
+        assert not ((single > 0) & (single < torch.finfo(torch.float32).tiny)).any(), name
+        assert np.array_equal(axis.like(name, np.zeros(1)).sum(1), matrix.sum(1)), name
+    tails = np.float32(axis.matrix)  # of a Gaussian there is something to drop
+    assert profile != "gaussian" or ((tails > 0) & (tails < np.finfo(np.float32).tiny)).any()
 
 
 @pytest.mark.parametrize("slices", [1, 3, 8])
