@@ -16,8 +16,8 @@ from medld.training.stages import Stage
 from medld.training.tracking import LOG
 
 STEPS, TOGETHER = {"cpu": 6, "cuda": 320}, {"cpu": 1, "cuda": 40}
-"""Steps that are tried, and how many are timed as one, since reading the clock waits for a GPU: every ten steps, that
-made 18.8 steps a second of 23.5."""
+"""Steps that are tried, and how many are timed as one, since reading the clock waits for a GPU; a trial that read it
+every ten steps told 18.8 steps a second of a run that did 23.5."""
 
 SETTLED = {"cpu": 0.5, "cuda": 0.75}
 """The part of them after which the median counts: until then a process loads kernels, chooses among them and makes the
