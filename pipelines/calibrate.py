@@ -11,7 +11,8 @@ calibrate; nor do subjects of --fit.
 
 OUT gets coverage.csv, with every restoration by the factor that the other subjects give, and calibration.json, to be
 put beside the weights; one that is there already for these weights keeps its other modes. Scans of --test, of other
-sites or by other protocols, are judged in the same way and change nothing. What --keep has is not restored again. How
+sites or by other protocols, are judged in the same way and change nothing. What --keep has is not restored again. With
+--jobs N as many processes share the scans, over the devices of --device in turn, and the result is the same. How
 lesions are covered `medld evaluate --protocol through-plane-4x-lesions` says.
 """
 
@@ -20,42 +21,31 @@ from __future__ import annotations
 import argparse
 import csv
 import fnmatch
-import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
+from calibration_bench import Settings, Workers, judge, sample
 
 from medld.calibration import (
     LEVEL,
     LEVELS,
     CalibrationConfig,
-    Case,
-    Evidence,
     ModeConfig,
     Row,
-    ScaleConfig,
-    Scores,
-    draw_sample,
     fit_scale,
     gather_bins,
     leave_one_out,
     read_calibration,
-    score,
     write_calibration,
 )
 from medld.checkpoint import DEFAULT, Model, load_model
 from medld.dataset import subject_of
-from medld.errors import ConfigError
-from medld.evaluation import ProtocolConfig, load_protocol
-from medld.evaluation.methods import request_for
-from medld.evaluation.simulate import Simulated, image
-from medld.io import SUFFIXES, file_sha256, read_volume, split_suffix
-from medld.metrics import find_foreground
-from medld.superres import Request, SuperResolver
+from medld.evaluation import load_protocol
+from medld.io import SUFFIXES, split_suffix
 
 PROTOCOLS = (*(f"through-plane-{ratio}x" for ratio in (2, 3, 4, 5, 6, 8)), "isotropic-2x")
 NOISY = tuple(f"through-plane-{ratio}x-noise2" for ratio in (2, 4, 6))
@@ -63,68 +53,27 @@ SAMPLING = ("texture", "bend", "spread")
 REGIONS = ("foreground", "boundary")
 
 
-@dataclass(frozen=True)
-class Bench:
-    """The model and how it is used; `crop` takes the middle of every scan, for slow machines."""
-
-    model: Model
-    resolver: SuperResolver
-    mode: Any
-    samples: int
-    crop: int | None
-    keep: Path | None
-
-    def restore(self, path: Path, config: ProtocolConfig) -> tuple[Evidence, Any]:
-        """One scan by one protocol: the restoration and its truth."""
-        volume, _ = read_volume(path)
-        made = image(volume if self.crop is None else volume.middle((self.crop,) * 3), config, path.name)
-        request = replace(request_for(made, config, self.mode), samples=self.samples)
-        kept = self._outputs(f"{split_suffix(path)[0]}__{config.name}", made, request)
-        acquisition, noise = request.acquisition(made.scan.grid), float(kept["noise"])
-        return Evidence.of(made.scan, kept["output"], acquisition, noise, kept.get("spread")), made.truth.array
-
-    def _outputs(self, name: str, made: Simulated, request: Request) -> dict[str, Any]:
-        """Output, noise and, with samples, their spread; from `keep` if they are of this model and scan."""
-        scanned = hashlib.sha256(np.ascontiguousarray(made.scan.array).tobytes()).hexdigest()
-        of = f"{self.mode} {self.samples} {scanned} {sorted(self.model.sha256.items())}"
-        path = None if self.keep is None else self.keep / f"{name}__{self.mode}.npz"
-        if path is not None and path.is_file():
-            with np.load(path) as kept:
-                if str(kept["of"]) == of:
-                    return {key: kept[key] for key in kept.files}
-        restoration = self.resolver.restore(made.scan, request)
-        found: dict[str, Any] = {"of": of, "output": restoration.volume.array, "noise": restoration.noise}
-        if self.samples > 1:
-            if restoration.spread is None:
-                raise ConfigError(
-                    f"--samples: expected a model that draws samples, got {self.model.name}; leave it out"
-                )
-            found["spread"] = restoration.spread.array
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **found)
-        return found
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Restore, fit, calibrate, test, write."""
     options = parse_options(argv)
     model = load_model(options.model)
-    resolver = SuperResolver(model, device=options.device, threads=options.threads)
-    bench = Bench(model, resolver, options.mode, options.samples, options.crop, options.keep)
     fitting = find_files(options.fit, "*")
     realism, steps = model.networks.position(options.mode)
     weights = weights_of(model, alone=not realism and options.samples == 1)
     calibrating = held_out(find_files(options.scans, options.files), fitting, model.volumes(*parts_of(weights)))
     testing = find_files(options.test, options.files)
-    protocols, tests = ([load_protocol(n) for n in names] for names in (options.protocol, options.test_protocol))
+    protocols, tests, noisy = (
+        [load_protocol(n) for n in names] for names in (options.protocol, options.test_protocol, options.fit_protocol)
+    )
     print(f"{len(fitting)} scans for the scale, {len(calibrating)} to calibrate, {len(testing)} to test", flush=True)
 
-    features = options.features or (SAMPLING if options.samples > 1 else SAMPLING[:2])
-    scale = fit(bench, fitting, [*protocols, *map(load_protocol, options.fit_protocol)], features)
-    print(f"scale: {scale.model_dump_json()}", flush=True)
-    scores = score_all(bench, calibrating, protocols, scale)
-    others = score_all(bench, testing, tests or protocols, scale)
+    features: Sequence[Any] = options.features or (SAMPLING if options.samples > 1 else SAMPLING[:2])
+    with Workers(settings_of(options), options.device, options.jobs) as workers:
+        samples = workers.map(sample, list(product([*protocols, *noisy], fitting)), features)
+        scale = fit_scale(list(samples), features)
+        print(f"scale: {scale.model_dump_json()}", flush=True)
+        scores = list(workers.map(judge, list(product(protocols, calibrating)), scale))
+        others = list(workers.map(judge, list(product(tests or protocols, testing)), scale))
 
     mode = ModeConfig(
         weights=weights,
@@ -141,6 +90,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_rows(options.out / "coverage.csv", rows)
     for line in tabulate(rows):
         print(line)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """What every process needs to know; several share the processors unless --threads says otherwise."""
+    shared = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else None
+    threads = options.threads or shared
+    return Settings(options.model, options.mode, options.samples, options.crop, options.keep, threads)
 
 
 def write_mode(out: Path, model: Model, mode: ModeConfig, options: argparse.Namespace) -> Path:
@@ -184,8 +140,9 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cohort", default="", help="whose scans these are, in a sentence")
     parser.add_argument("--crop", type=int, help="only the middle of each scan, voxels along each axis")
     parser.add_argument("--keep", type=Path, help="folder for restorations")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", nargs="+", default=["auto"], help="one, or several for --jobs (auto)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
+    parser.add_argument("--threads", type=int, help="of each process")
     return parser.parse_args(argv)
 
 
@@ -203,34 +160,6 @@ def held_out(paths: Sequence[Path], taken: Sequence[Path], learned: Sequence[str
     subjects = {subject_of(path) for path in taken}
     free = [path for path in paths if subject_of(path) not in subjects]
     return [path for path in free if split_suffix(path)[0] not in learned]
-
-
-def fit(
-    bench: Bench, paths: Sequence[Path], protocols: Sequence[ProtocolConfig], features: Sequence[Any]
-) -> ScaleConfig:
-    """The scale from every scan of --fit by every protocol."""
-    samples = []
-    for config in protocols:
-        for path in paths:
-            evidence, truth = bench.restore(path, config)
-            samples.append(draw_sample(evidence, truth, find_foreground(truth), features))
-            print(f"fit    {config.name}  {path.name}", flush=True)
-    return fit_scale(samples, features)
-
-
-def score_all(
-    bench: Bench, paths: Sequence[Path], protocols: Sequence[ProtocolConfig], scale: ScaleConfig
-) -> list[Scores]:
-    """Every scan by every protocol."""
-    scores = []
-    for config in protocols:
-        for path in paths:
-            volume, _ = read_volume(path)
-            case = Case(split_suffix(path)[0], subject_of(path), volume.contrast, config.name, file_sha256(path))
-            evidence, truth = bench.restore(path, config)
-            scores.append(score(case, evidence, truth, find_foreground(truth), scale))
-            print(f"score  {config.name}  {path.name}", flush=True)
-    return scores
 
 
 def write_rows(path: Path, rows: Sequence[tuple[str, Row]]) -> None:

@@ -22,6 +22,11 @@ PIPELINE = Path(__file__).parents[2] / "pipelines" / "calibrate.py"
 NETWORK = NetworkConfig(channels=(4, 4, 4), blocks=(1, 1, 1), embedding=8)
 
 
+@pytest.fixture(autouse=True)
+def _find_what_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PIPELINE.parent))
+
+
 def calibrate(*arguments: object) -> None:
     """Run the pipeline in this process."""
     fixed = ("--device", "cpu", "--protocol", "through-plane-4x", "--fit-protocol")
@@ -93,6 +98,20 @@ def test_a_second_run_takes_what_was_kept_and_gives_the_same_bytes(tmp_path: Pat
             before = kept
     assert kept == before
     assert len({(tmp_path / out / "calibration.json").read_bytes() for out in ("first", "second")}) == 1
+
+
+def test_several_processes_give_the_bytes_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = save_tiny(tmp_path / "model", latent=True)
+    save_heads(tmp_path / "scans", *(f"sub-{letter}_T1w" for letter in "abcdf"))
+    own = (tmp_path / "scans", "--fit", *save_heads(tmp_path / "fit", "sub-fit_T1w"), "--model", model)
+    told = []
+    for jobs in (1, 2):
+        out = tmp_path / f"out{jobs}"
+        calibrate(*own, "--mode", "detail", "--samples", 2, "--crop", 20, "--out", out, "--threads", 1, "--jobs", jobs)
+        told.append(capsys.readouterr().out.replace(str(out), ""))
+    for name in ("calibration.json", "coverage.csv"):
+        assert len({(tmp_path / f"out{jobs}" / name).read_bytes() for jobs in (1, 2)}) == 1
+    assert told[0] == told[1], "lines come in the order of the scans"
 
 
 def test_samples_give_a_scale_with_their_spread(tmp_path: Path) -> None:
