@@ -9,7 +9,7 @@ For whoever ships new weights: the card that lies beside them is stale until thi
     python pipelines/model_card.py ../shared/data/val --results results fidelity balanced detail --out medld/weights/mri
 
 Sentences come from `model_card.md.jinja`; figures from results of `medld evaluate` (of this model's weights, or nothing
-is written), from `model.json`, the data card, the training log and `results/leave_one_out_blends.csv`. The pictures
+is written), from `model.json`, the data card, the training log and `results/leave_one_out_longer.csv`. The pictures
 (`model_card_pictures.py`) are of the scans on which the model gains least, restored anew: half a minute each on two CPU
 cores.
 """
@@ -37,7 +37,7 @@ from medld.report.tables import interval, number
 
 FOLDER = Path(__file__).parent
 TEMPLATE, LOG = "model_card.md.jinja", FOLDER / "training_log.md"
-LEFT_OUT = FOLDER / "results" / "leave_one_out_blends.csv"
+LEFT_OUT = FOLDER / "results" / "leave_one_out_longer.csv"
 CARD = "README.md"
 SHOWN = ("cubic", "least-squares", "B", "medld")
 """Methods in the card's tables, of all in the results."""
