@@ -5,8 +5,9 @@
     python pipelines/train_mri.py joint       --seconds 900 --data PACK... --validation PACK
 
 A schedule counts in steps and a rented machine in seconds, so each stage first times a few steps (which also fills
-the compiler's cache), then sets the number of steps that fit. Runs go to --out; a run that was cut goes on with
---resume. PACK is a folder of NIfTI files or a pack of them (`medld.dataset.pack`).
+the compiler's cache), then sets the number of steps that fit; --pace, from the log of an earlier run, saves the trial,
+which tells too little while all shapes are new. Runs go to --out; a run that was cut goes on with --resume. PACK is a
+folder of NIfTI files or a pack of them (`medld.dataset.pack`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--validation", nargs="*", default=[])
     parser.add_argument("--validation-seconds", type=float, default=25, help="kept for the last one (%(default)s)")
     parser.add_argument("--warm", nargs="*", default=None, help="model folders to start from")
+    parser.add_argument("--pace", type=float, metavar="STEPS", help="a second, in place of a trial")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--resume", action="store_true")
@@ -64,10 +66,10 @@ def _settings(options: argparse.Namespace, run: Path) -> list[str]:
 
 
 def _steps(options: argparse.Namespace, settings: list[str], began: float) -> int:
-    """Steps that fit into what is left after a trial and before the validation."""
+    """Steps that fit into what is left after a trial, if one is needed, and before the validation."""
     config = read_config(CONFIGS[options.stage], TrainConfig, settings)
     sources = [Source(s.files, s.weight, s.axes) for s in config.data.sources]
-    pace = measure_pace(config, load(config.data.folders, sources))
+    pace = 1 / options.pace if options.pace else measure_pace(config, load(config.data.folders, sources))
     kept = options.validation_seconds if options.validation else 0
     left = options.seconds - (time.monotonic() - began) - kept
     say(f"{1 / pace:.1f} steps a second, {left:.0f} s left")

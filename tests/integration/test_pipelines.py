@@ -25,7 +25,7 @@ from medld import __version__
 from medld.build import build_networks
 from medld.cards import card_path
 from medld.checkpoint import load_model, save_model
-from medld.config import ModelConfig, NetworkConfig
+from medld.config import ModelConfig, NetworkConfig, TrainConfig, read_config
 from medld.evaluation import evaluate
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
@@ -107,6 +107,18 @@ def test_every_pipeline_says_what_it_does(name: str, start: Start, capsys: pytes
     text = capsys.readouterr().out
     assert f"python pipelines/{name}.py" in text
     assert "--out" in text
+
+
+def test_a_known_pace_sets_the_steps_without_a_trial(
+    tmp_path: Path, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_head(tmp_path / "data" / "sub-a_T1w.nii.gz", 0)
+    sizes = (f"model.one_step={NETWORK}", "data.sources=[{files: 'sub-*'}]", "device=cpu", "trackers=[]", *TOY[1:])
+    given = ("--seconds", 60, "--pace", 0.05, "--data", tmp_path / "data", "--out", tmp_path / "runs")
+    start("train_mri", "one-step", *given, "--set", *sizes)
+    assert "0.1 steps a second" in capsys.readouterr().out
+    config = read_config(tmp_path / "runs" / "mri_one_step" / "config.yaml", TrainConfig)
+    assert config.steps == 2, "a minute at a step in twenty seconds, less a safety"
 
 
 def test_the_readme_has_a_line_for_every_pipeline() -> None:
