@@ -58,9 +58,10 @@ class Bench:
         return Evidence.of(made.scan, kept["output"], acquisition, noise, kept.get("spread")), made.truth.array
 
     def _outputs(self, name: str, made: Simulated, request: Request) -> dict[str, Any]:
-        """Output, noise and, with samples, their spread; from `keep` if they are of this model and scan."""
+        """Output, noise and, with samples, their spread; from `keep` if they are of this model, its positions and the scan."""
         scanned = hashlib.sha256(np.ascontiguousarray(made.scan.array).tobytes()).hexdigest()
-        of = f"{self.mode} {self.samples} {scanned} {sorted(self.model.sha256.items())}"
+        presets = sorted(self.model.networks.presets.items())
+        of = f"{self.mode} {presets} {self.samples} {scanned} {sorted(self.model.sha256.items())}"
         path = None if self.keep is None else self.keep / f"{name}__{self.mode}.npz"
         if path is not None and path.is_file():
             with np.load(path) as kept:

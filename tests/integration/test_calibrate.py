@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import runpy
 from pathlib import Path
 
@@ -98,6 +99,22 @@ def test_a_second_run_takes_what_was_kept_and_gives_the_same_bytes(tmp_path: Pat
             before = kept
     assert kept == before
     assert len({(tmp_path / out / "calibration.json").read_bytes() for out in ("first", "second")}) == 1
+
+
+def test_what_was_kept_at_another_position_of_the_slider_is_not_taken(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model", latent=True)
+    save_heads(tmp_path / "scans", *(f"sub-{letter}_T1w" for letter in "abcdf"))
+    own = (tmp_path / "scans", "--fit", *save_heads(tmp_path / "fit", "sub-fit_T1w"), "--model", model)
+    kept = (*own, "--mode", "detail", "--crop", 20, "--keep", tmp_path / "keep")
+    card, found = model / "model.json", []
+    for realism in (0.8, 0.4):
+        told = json.loads(card.read_text())
+        told["config"]["detail"] = [realism, 2]
+        card.write_text(json.dumps(told))
+        calibrate(*kept, "--out", tmp_path / "out")
+        found.append({path.name: path.read_bytes() for path in (tmp_path / "keep").iterdir()})
+    assert found[0].keys() == found[1].keys()
+    assert all(found[0][name] != found[1][name] for name in found[0])
 
 
 def test_several_processes_give_the_bytes_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
