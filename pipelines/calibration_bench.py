@@ -58,7 +58,7 @@ class Bench:
         return Evidence.of(made.scan, kept["output"], acquisition, noise, kept.get("spread")), made.truth.array
 
     def _outputs(self, name: str, made: Simulated, request: Request) -> dict[str, Any]:
-        """Output, noise and, with samples, their spread; from `keep` if they are of this model, its positions and the scan."""
+        """Output, noise and, with samples, their spread; from `keep` if of this model, its presets and the scan."""
         scanned = hashlib.sha256(np.ascontiguousarray(made.scan.array).tobytes()).hexdigest()
         presets = sorted(self.model.networks.presets.items())
         of = f"{self.mode} {presets} {self.samples} {scanned} {sorted(self.model.sha256.items())}"
