@@ -23,6 +23,7 @@ from medld.batch.prepare import Prepared, find_memory_limit, prepare_scan
 from medld.batch.scope import Scope, check_scope
 from medld.batch.settings import BASELINE, DEFAULT_MODEL, EnhanceSettings, Outcome
 from medld.batch.staging import staged
+from medld.batch.warm import warm_up
 from medld.checkpoint import Model, list_models, load_model
 from medld.errors import ConfigError, LabelMapError, MedldError, OutputError, RestorationError
 from medld.io.formats import format_of
@@ -111,6 +112,8 @@ def _start(settings: EnhanceSettings, listener: Listener, dry_run: bool) -> _Run
     check_adaptable(settings, model)
     source = find_source(settings, model)
     resolver = SuperResolver(model, device=settings.device, threads=settings.threads)
+    if model is not None and resolver.device != "cpu" and not dry_run:
+        warm_up(model, resolver, settings)
     return _Run(settings, listener, model, resolver, find_memory_limit(settings), dry_run, source)
 
 

@@ -10,7 +10,6 @@ anything is allocated and must tell a cut file from one that never was an image.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from nibabel.nifti2 import Nifti2Header
 from medld.errors import GridError, InputError
 from medld.geometry import Grid
 from medld.io.checks import check_counts, check_room, is_label_name
+from medld.io.deflate import GzipWriter
 from medld.io.formats import Header, Storage, has_own_record, is_own_description
 from medld.io.stream import DAMAGE, drain, is_gzip_name, opened, read_into, read_prefix
 from medld.volume import Volume
@@ -88,8 +88,7 @@ def write_file(path: Path, volume: Volume, storage: Storage, slabs: Iterator[np.
     header = _build_header(volume.grid, storage, description)
     with path.open("wb") as file:
         if is_gzip_name(path):
-            # No name and no time in the stream: the same result gives the same bytes.
-            with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as stream:
+            with GzipWriter(file, GZIP_LEVEL) as stream:
                 _write_stream(stream, header, slabs)
         else:
             _write_stream(file, header, slabs)
