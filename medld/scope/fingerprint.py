@@ -115,8 +115,8 @@ def _difference(array: Tensor, tissue: Tensor, axis: int, lag: int, thin: int, s
     x, inside = array[thinned], tissue[thinned]
     both = inside.narrow(axis, 0, size) & inside.narrow(axis, lag, size)
     squares = (x.narrow(axis, lag, size) - x.narrow(axis, 0, size)).square() * both
-    count = int(both.sum())
-    return (float(squares.sum(dtype=torch.float64)) / count) ** 0.5 if count else float("nan")
+    count = int(both.count_nonzero())
+    return (float(squares.sum()) / count) ** 0.5 if count else float("nan")
 
 
 def _symmetry(array: Tensor, spacing: tuple[float, float, float]) -> float:

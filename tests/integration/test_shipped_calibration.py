@@ -24,21 +24,30 @@ from medld.evaluation.methods import request_for
 from medld.evaluation.simulate import image
 from medld.io import file_sha256, read_volume
 from medld.metrics import find_foreground
-from medld.superres import SuperResolver
+from medld.superres import Mode, SuperResolver
 from medld.volume import Volume
 
 CROP = 64
+SAMPLES = {"fidelity": 1, "detail": 8}
+"""Samples drawn in a mode where its intervals are calibrated."""
+
+
+@pytest.fixture(scope="module", params=SAMPLES)
+def name(request: pytest.FixtureRequest) -> Mode:
+    """A mode that is calibrated."""
+    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
-def mode() -> ModeConfig:
-    """Of the shipped model without samples."""
+def mode(name: Mode) -> ModeConfig:
+    """Its calibration in the shipped model."""
     model = load_model()
     assert model.folder is not None
     calibration = read_calibration(model.folder, model.sha256)
     assert calibration is not None
-    found = calibration.find_mode(*model.networks.position("fidelity"), sampled=False)
+    found = calibration.find_mode(*model.networks.position(name), sampled=SAMPLES[name] > 1)
     assert found is not None
+    assert found.samples == SAMPLES[name]
     return found
 
 
@@ -55,13 +64,16 @@ def middle_of(path: Path) -> Volume:
 
 
 @pytest.mark.data
-def test_most_of_a_held_out_head_is_covered_and_an_invented_structure_is_caught(data: Path, mode: ModeConfig) -> None:
+def test_most_of_a_held_out_head_is_covered_and_an_invented_structure_is_caught(
+    data: Path, name: Mode, mode: ModeConfig
+) -> None:
     path = data / "val" / "sub-ds002748s60_T1w.nii.gz"
     made = image(middle_of(path), protocol := load_protocol("through-plane-4x"), path.name)
-    request = request_for(made, protocol)
+    request = replace(request_for(made, protocol), mode=name, samples=SAMPLES[name])
     restored = SuperResolver(load_model(), device="cpu").restore(made.scan, request)
     acquisition = request.acquisition(made.scan.grid)
-    evidence = Evidence.of(made.scan, restored.volume.array, acquisition, restored.noise)
+    spread = restored.spread.array if restored.spread is not None else None
+    evidence = Evidence.of(made.scan, restored.volume.array, acquisition, restored.noise, spread)
     found = half_width(evidence, mode, "T1w", left_out=file_sha256(path))
     truth, inside = made.truth.array, find_foreground(made.truth.array)
     covered = covered_shares(truth, evidence.output, found.array, inside)["foreground"]
