@@ -25,7 +25,7 @@ from medld.geometry import Grid
 from medld.intensity import TEXTURE, IntensityMap, estimate_noise, intensity_map
 from medld.nn.conditions import CONTRASTS, Conditions
 from medld.nn.networks import Networks
-from medld.superres.arrays import as_slab, make_empty
+from medld.superres.arrays import as_slab, make_empty, to_host
 from medld.superres.axis import AxisPass, Dials
 from medld.superres.needs import BYTES_PER_VOXEL, Needs, find_needs
 from medld.superres.projection import STRIP_VOXELS, Strength, baseline_core, complete, padded_strips, subtract_baseline
@@ -231,9 +231,7 @@ class _Job:
 
     def _to_volume(self, fine: Tensor) -> Volume:
         """What is on the target grid (1, 1, I, J, K), in scanner units."""
-        if fine.device.type != "cpu":
-            fine = make_empty(self.request.scratch, fine.shape, torch.device("cpu")).copy_(fine)
-        array = fine[0, 0].numpy()
+        array = fine[0, 0].numpy() if fine.device.type == "cpu" else to_host(fine, self.request.scratch)
         if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # as in `check_values`: no mask
             raise RestorationError(
                 "Expected finite values, the networks gave NaN or Inf. Try --device cpu; nothing was written."
