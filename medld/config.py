@@ -169,6 +169,7 @@ class TrainConfig(Schema):
     `batch` is that of all processes together, in `accumulate` parts one after another; neither changes the result.
     `relative_loss` counts the image loss of a restoration in shares of B's error; a joint stage has that loss at all
     times of the flow, at t = 1 alone, or not at all (`image_loss_at`).
+    `muon_rate` is the learning rate of hidden kernels where Muon moves them, 0 leaves them to AdamW with all the rest.
     `trackers` are told figures beside `log.jsonl`; None is TensorBoard where it is installed. Validation is on whole
     volumes, or on their centres of `validation_crop` voxels along each axis; every `validate_every` steps (0 = only at
     the end), and `patience` of those in a row without a better mean gain end the run (0 = never).
@@ -184,6 +185,7 @@ class TrainConfig(Schema):
     accumulate: int = Field(1, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
+    muon_rate: float = Field(0.0, ge=0)
     weight_decay: float = Field(1e-4, ge=0)
     warm_up: int = Field(300, ge=0)
     final_share: float = Field(0.02, ge=0, le=1)

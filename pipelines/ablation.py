@@ -200,7 +200,8 @@ class Ablation:
         places = {"run_dir": run_dir, "warm_start": warm, "data.folders": packs}
         own = [f"{key}={json.dumps(value)}" for key, value in places.items()]
         own += [f"seed={seed}", f"device={options.device}", "trackers=[]", "validation=[]"]
-        return read_config(path, TrainConfig, [*_settings_of(stage, options.settings), *row.changes, *own])
+        settings = ["muon_rate=0", *_settings_of(stage, options.settings)]  # as when the first rows were made
+        return read_config(path, TrainConfig, [*settings, *row.changes, *own])
 
     def _fitted(self, config: TrainConfig, row: Row, volumes: list[Fine]) -> TrainConfig:
         """As many steps as fit into the row's seconds, and what goes with their number."""

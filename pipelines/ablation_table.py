@@ -79,6 +79,7 @@ TRAINED = (
     one_step("attention", "one-step with attention in windows", config="superres/attention.yaml"),
     one_step("dit", "one-step, a transformer for the U-Net", config="superres/dit.yaml"),
     one_step("dropout", "one-step with dropout .1", config="superres/dropout.yaml"),
+    one_step("muon", "one-step, hidden kernels by Muon", "muon_rate=5.0e-4"),
     one_step(
         "one-step-long", "one-step, time and size of `latent`", "model.one_step.channels=[64, 96, 160]", kind="long"
     ),

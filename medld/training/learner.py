@@ -49,7 +49,7 @@ class Learner:
         """
         config = self.config
         for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * schedule(step, config)
+            group["lr"] = group["initial_lr"] * schedule(step, config)
         self.stage.progress = step / config.steps
         self.optimiser.zero_grad(set_to_none=True)
         rows = [self._add_gradient(sample, step) for sample in islice(samples, config.accumulate)]

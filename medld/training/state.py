@@ -21,10 +21,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from medld.errors import CheckpointError
+from medld.training.muon import KEPT
 
 STATE = "state.safetensors"
 PREVIOUS = "state.previous.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""Of AdamW; Muon keeps less."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def save_state(
     tensors |= {f"average/{name}": value for name, value in average.state_dict().items()}
     names = {id(parameter): name for name, parameter in modules.named_parameters()}
     for parameter, moments in optimiser.state.items():
-        tensors |= {f"{key}/{names[id(parameter)]}": torch.as_tensor(moments[key]) for key in MOMENTS}
+        tensors |= {f"{key}/{names[id(parameter)]}": torch.as_tensor(moments[key]) for key in MOMENTS if key in moments}
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     told = json.dumps({"progress": asdict(progress), "crc32": _checksum(plain)})
     path = run_dir / STATE
@@ -119,14 +121,19 @@ def _restore(
     path: Path, tensors: dict[str, Tensor], modules: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
     named = dict(modules.named_parameters())
-    order = [id(p) for group in optimiser.param_groups for p in group["params"]]
+    groups = optimiser.param_groups
+    order = [id(p) for group in groups for p in group["params"]]
+    kept = {id(p): KEPT if group.get("kernels") else MOMENTS for group in groups for p in group["params"]}
     moments = {key: _under(tensors, f"{key}/") for key in MOMENTS}
     try:
         modules.load_state_dict(_under(tensors, "model/"))
         average.load_state_dict(_under(tensors, "average/"))
-        state = {order.index(id(named[name])): {key: moments[key][name] for key in MOMENTS} for name in moments["step"]}
+        state = {
+            order.index(id(named[name])): {key: moments[key][name] for key in kept[id(named[name])]}
+            for name in moments["exp_avg"]
+        }
     except (RuntimeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is of another network: {error}. Start without --resume.") from error
+        raise CheckpointError(f"{path} is of another network or optimiser: {error}. Start without --resume.") from error
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     _lay_out(optimiser)
 
@@ -134,7 +141,7 @@ def _restore(
 def _lay_out(optimiser: torch.optim.Optimizer) -> None:
     """Moments with the strides of their weights, as before a file held them: a fused update refuses others."""
     for parameter, moments in optimiser.state.items():
-        for key in set(MOMENTS) - {"step"}:
+        for key in moments.keys() - {"step"}:
             moments[key] = torch.empty_like(parameter).copy_(moments[key])
 
 
