@@ -60,7 +60,7 @@ class Muon(AdamW):
             matrices = torch.stack([ahead[index].flatten(1) for index in indices])
             rate = group["lr"] * STEP_SIZE * max(matrices.shape[1:]) ** 0.5
             for index, change in zip(indices, equalised(matrices), strict=True):
-                kernels[index].add_(change.view(shape), alpha=-rate)
+                kernels[index].add_(change.reshape(shape), alpha=-rate)
         for kernel in kernels:
             kernel.grad = None
 

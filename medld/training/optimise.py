@@ -22,7 +22,7 @@ def make_optimiser(modules: nn.Module, config: TrainConfig, device: torch.device
     """
     trained = [parameter for parameter in modules.parameters() if parameter.requires_grad]
     kernels = [p for p in trained if is_hidden_kernel(p)] if config.muon_rate else []
-    rest = [p for p in trained if not any(p is kernel for kernel in kernels)]
+    rest = [p for p in trained if not (config.muon_rate and is_hidden_kernel(p))]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},

@@ -44,11 +44,11 @@ def test_of_nothing_nothing_is_made() -> None:
     assert torch.equal(equalised(torch.zeros(2, 20, 30)), torch.zeros(2, 20, 30))
 
 
-@pytest.fixture
-def net() -> nn.Conv3d:
+@pytest.fixture(params=[(32, 24, 3), (24, 96, 1)], ids=["wide", "tall"])
+def net(request: pytest.FixtureRequest) -> nn.Conv3d:
     """A kernel between two wide layers, as memory has it on a GPU."""
     torch.manual_seed(0)
-    return nn.Conv3d(32, 24, 3).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+    return nn.Conv3d(*request.param).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
 def stepped(net: nn.Conv3d, gradients: list[Tensor], config: TrainConfig) -> Tensor:
