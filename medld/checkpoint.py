@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,14 @@ def load_model(name_or_dir: str | Path = DEFAULT) -> Model:
     return Model(folder.name, config, networks, hashes, card, folder)
 
 
-def read_training(folder: Path) -> dict[str, Any]:
-    """What a model folder's card says of the model's training, {} if it has no card. Raises: CheckpointError."""
+def read_training(folder: Path, parts: Collection[str] = PARTS) -> dict[str, Any]:
+    """What a model folder's card says of the training of some parts, {} if it has no card. Raises: CheckpointError."""
     training = _read_card(folder / CARD).get("training") if (folder / CARD).is_file() else None
-    return training if isinstance(training, dict) else {}
+    if not isinstance(training, dict):
+        return {}
+    if isinstance(each := training.get("parts"), dict):
+        return {**training, "parts": {part: each[part] for part in each if part in parts}}
+    return training
 
 
 def _read_card(path: Path) -> dict[str, Any]:

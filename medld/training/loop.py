@@ -299,7 +299,7 @@ class Run:
             "processes": self.world.size,
             "volumes": [volume.name for volume in self.volumes],
         }
-        if starts := [start for folder in config.warm_start if (start := read_training(folder))]:
+        if starts := [start for folder in config.warm_start if (start := read_training(folder, self._warm))]:
             training["start_training"] = starts
         versions = {"medld": medld.__version__, "torch": torch.__version__, "python": platform.python_version()}
         return {"name": config.run_dir.name, "training": training, "versions": versions}

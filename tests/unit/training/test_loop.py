@@ -223,6 +223,16 @@ def test_the_card_of_a_warm_start_tells_what_the_weights_before_it_learned_from(
     assert load_model(second / "model").volumes("one_step") == known
 
 
+def test_the_card_of_a_warm_start_leaves_out_parts_that_it_did_not_take(train_config: Config) -> None:
+    first = run(train_config("one-step", "first")) / "model"
+    card = json.loads((first / "model.json").read_text())
+    card["training"] = {"parts": {"one_step": {"steps": 7}, "denoiser": {"steps": 8}}}
+    (first / "model.json").write_text(json.dumps(card))
+    second = run(train_config("one-step", "second", warm_start=[str(first)])) / "model"
+    told = json.loads((second / "model.json").read_text())["training"]
+    assert told["start_training"] == [{"parts": {"one_step": {"steps": 7}}}]
+
+
 def test_a_warm_start_without_fitting_weights_is_refused(train_config: Config, tmp_path: Path) -> None:
     first = run(train_config("one-step", "first"), until=1)
     for folder in (tmp_path, first / "model"):
