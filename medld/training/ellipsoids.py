@@ -54,7 +54,8 @@ def draw_ellipsoids(rng: np.random.Generator) -> tuple[Ellipsoid, ...]:
 
 
 def _draw(rng: np.random.Generator) -> Ellipsoid:
-    radii = np.exp(rng.uniform(*np.log(RADII), size=3))
+    shortest, longest = np.log(RADII)
+    radii = np.exp(rng.uniform(shortest, longest, size=3))
     turned, _ = np.linalg.qr(rng.normal(size=(3, 3)))  # or mirrored, which an ellipsoid does not show
     low, high = np.log(FACTORS)
     change = rng.uniform(low, -LEAST_CHANGE) if rng.random() < 0.5 else rng.uniform(LEAST_CHANGE, high)
