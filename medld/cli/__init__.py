@@ -3,6 +3,7 @@
     options     arguments and their help
     terminal    what is printed while scans are restored
     table       rows of text below one another
+    waiting     how threads wait
 
 and a file for each command that brings its own arguments.
 
@@ -32,6 +33,7 @@ from medld.batch.settings import EnhanceSettings, Outcome
 from medld.cli import convert, data, evaluate, export, finetune, inspect, latent, report
 from medld.cli.options import DEFAULTS, parse
 from medld.cli.signals import removed_when_terminated
+from medld.cli.waiting import spin_briefly
 from medld.errors import MedldError, OutputError
 
 __all__ = ["main"]
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    spin_briefly(os.environ)
     commands = {"enhance": _enhance, "train": _train, "info": _info}
     for module in (inspect, convert, evaluate, report, finetune, data, latent, export):
         commands[module.__name__.rpartition(".")[2]] = partial(module.run, say=_say)
