@@ -141,7 +141,6 @@ class DataConfig(Schema):
     """How training samples are drawn (design, section 5); `*_share` of the crops get what is named.
 
     `blend_share`: another crop is laid over a crop (`medld.training.blend`), which makes many heads out of few.
-    `lesion_share`: up to six ellipsoids, brighter or darker than their tissue (`medld.training.ellipsoids`).
     """
 
     folders: tuple[Path, ...] = (Path("../shared/data/train"),)
@@ -161,7 +160,6 @@ class DataConfig(Schema):
     bias_share: float = Field(0.2, ge=0, le=1)
     truncated_share: float = Field(0.1, ge=0, le=1)
     blend_share: float = Field(0.0, ge=0, le=1)
-    lesion_share: float = Field(0.0, ge=0, le=1)
     degrade: Literal["random", "gaussian"] = "random"
 
 

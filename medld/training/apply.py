@@ -18,7 +18,6 @@ from medld.nn.autoencoder import fold
 from medld.nn.conditions import Conditions
 from medld.training.blend import legendre_field, share_of
 from medld.training.draw import BIAS_DEGREE, CURVE_POINTS, CURVE_TOP, Draw, Item
-from medld.training.ellipsoids import factors_of
 from medld.training.plan import Plan
 from medld.training.portion import Portion
 
@@ -79,7 +78,7 @@ class Applier:
         portion = portion or Portion.all_of(len(draw.items))
         operator = Acquisition((None, None, acquisition))
         crops = self._recoloured(self._crops(plan), plan.crops)
-        padded = self._shaded(self._with_lesions(self._blended(crops, draw), draw), draw)
+        padded = self._shaded(self._blended(crops, draw), draw)
         low_res = self._noisy(operator.apply(padded), draw, portion)
         noise = estimate_noise(low_res)
         column = noise[:, None, None, None, None]
@@ -142,14 +141,6 @@ class Applier:
         places = torch.tensor([b for b, item in enumerate(draw.items) if item.field is not None], device=self.device)
         share = share_of(fields, tuple(crops.shape[2:]), self.device)[:, None]
         return base.index_copy(0, places, torch.lerp(base[places], others, share))
-
-    def _with_lesions(self, crops: Tensor, draw: Draw) -> Tensor:
-        """Crops with each item's ellipsoids."""
-        found = [item.ellipsoids for item in draw.items]
-        if not any(found):
-            return crops
-        shape = (crops.shape[2], crops.shape[3], crops.shape[4])
-        return crops * factors_of(found, shape, self.device)[:, None]
 
     def _shaded(self, crops: Tensor, draw: Draw) -> Tensor:
         """Crops under each item's receive field, exp of a sum of Legendre polynomials over the crop."""

@@ -18,7 +18,6 @@ from medld.config import DataConfig
 from medld.dataset import THICK, Fine
 from medld.nn.conditions import CONTRASTS
 from medld.training.blend import Field, draw_field
-from medld.training.ellipsoids import Ellipsoid, draw_ellipsoids
 
 BLOCK = 8
 """Edge of the cells in which a volume's tissue is counted."""
@@ -47,8 +46,7 @@ class Item:
     softened (0 = not); `stretched` says which of them was thick slices and is interpolated; `curve` maps intensity
     over [0, CURVE_TOP]; `bias` (4, 4, 4), if any, the Legendre coefficients of the log of a receive field; `kept` the
     share of spatial frequencies that each in-plane axis shows, as where a scanner fills k-space with zeros; `other` a
-    crop that is laid over this one where `field` says, before field and noise of the scan; `ellipsoids` lie in what
-    comes of the two.
+    crop that is laid over this one where `field` says, before field and noise of the scan.
     """
 
     volume: int
@@ -66,7 +64,6 @@ class Item:
     kept: tuple[float, float] = (1.0, 1.0)
     other: Item | None = None
     field: Field | None = None
-    ellipsoids: tuple[Ellipsoid, ...] = ()
 
     @property
     def soft(self) -> float:
@@ -101,9 +98,6 @@ class Drawer:
         if self.config.blend_share > 0:
             apart = np.random.default_rng((seed, rank, step, 1))
             items = tuple(self._blended(apart, item, acquisition) for item in items)
-        if self.config.lesion_share > 0:
-            apart = np.random.default_rng((seed, rank, step, 2))
-            items = tuple(self._with_lesions(apart, item) for item in items)
         return Draw(acquisition, items, int(rng.integers(2**62)))
 
     def _acquisition(self, rng: np.random.Generator, progress: float, fixed: float | None) -> AxisAcquisition:
@@ -174,12 +168,6 @@ class Drawer:
             return item
         other = replace(other, blur=item.blur, kept=item.kept)
         return replace(item, contrast=0, other=other, field=field)
-
-    def _with_lesions(self, rng: np.random.Generator, item: Item) -> Item:
-        """The item with ellipsoids, if it is to have some; CT keeps its units, and its tissues with them."""
-        wanted, ellipsoids = rng.random() < self.config.lesion_share, draw_ellipsoids(rng)
-        wanted = wanted and self.volumes[item.volume].modality == "mr"
-        return replace(item, ellipsoids=ellipsoids) if wanted else item
 
     def _softness(self, rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
         """In-plane blur and the zoom-out that goes with it: the passes of an isotropic restoration look so."""

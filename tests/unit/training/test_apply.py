@@ -19,7 +19,6 @@ from medld.nn.autoencoder import unfold
 from medld.training.apply import Applier, Sample
 from medld.training.blend import Field, draw_field, share_of
 from medld.training.draw import CURVE_POINTS, CURVE_TOP, Draw, Drawer, Item
-from medld.training.ellipsoids import Ellipsoid
 from medld.training.plan import make_plan, truncation
 
 SINGLE = 2e-6
@@ -264,15 +263,6 @@ def test_a_blend_shows_each_crop_in_its_place(applier: Applier, sheet: bool) -> 
         share = float(np.exp(-((100 / (IN_PLANE - 1)) ** 2)))
         row = IN_PLANE // 2
         assert torch.allclose(mixed[row], torch.lerp(first[row], second[row], share), atol=1e-4)
-
-
-def test_lesions_are_in_truth_and_scan_alike(applier: Applier) -> None:
-    """Where one covers the crop, as if the item were brighter, the air that was air; and no other item sees it."""
-    over_all = Ellipsoid(np.full(3, 0.5, np.float32), (np.eye(3) / 1000).astype(np.float32), 1.5)
-    plain, bright = (sample_of(applier, replace(PLAIN, ellipsoids=found), PLAIN) for found in ((), (over_all,)))
-    for name in ("high_res", "low_res"):
-        assert torch.allclose(getattr(bright, name)[0], 1.5 * getattr(plain, name)[0], rtol=1e-4, atol=1e-5)
-        assert torch.equal(getattr(bright, name)[1], getattr(plain, name)[1])
 
 
 def test_surfaces_and_sheets_are_no_finer_than_voxels_show() -> None:

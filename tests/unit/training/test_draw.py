@@ -132,17 +132,6 @@ def test_blends_come_as_often_as_asked_and_leave_the_rest_as_it_is(
         assert item.other is None or (item.contrast == 0 and item.other.blur == item.blur)
 
 
-@pytest.mark.parametrize(("share", "found"), [(0.0, {False}), (1.0, {True}), (0.5, {True, False})])
-def test_lesions_come_as_often_as_asked_and_leave_the_rest_as_it_is(
-    volumes: list[Fine], data_config: Config, share: float, found: set[bool]
-) -> None:
-    plain = [item for draw in many(volumes, data_config(blend_share=0.5)) for item in draw.items]
-    items = [item for draw in many(volumes, data_config(blend_share=0.5, lesion_share=share)) for item in draw.items]
-    assert {len(item.ellipsoids) > 0 for item in items} == found
-    for one, item in zip(plain, items, strict=True):
-        assert pickle.dumps(replace(item, ellipsoids=())) == pickle.dumps(one)
-
-
 def test_volumes_come_by_weight_and_are_degraded_along_their_axes(volumes: list[Fine], data_config: Config) -> None:
     rare = replace(volumes[0], weight=1.0, axes=(2,))
     often = replace(volumes[1], weight=4.0)
@@ -195,9 +184,9 @@ def test_thick_slices_in_plane_are_stretched_and_told_as_soft(volumes: list[Fine
 
 def test_hounsfield_units_stay_what_they_are(volumes: list[Fine], data_config: Config) -> None:
     ct = [replace(volume, modality="ct") for volume in volumes]
-    config = data_config(bias_share=1.0, truncated_share=1.0, blend_share=1.0, lesion_share=1.0)
+    config = data_config(bias_share=1.0, truncated_share=1.0, blend_share=1.0)
     items = [item for draw in many(ct, config) for item in draw.items]
     identity = np.linspace(0, CURVE_TOP, CURVE_POINTS)
     assert all(np.allclose(item.curve, identity) for item in items)
     assert all(item.bias is None and item.kept == (1.0, 1.0) and not item.rician for item in items)
-    assert all(item.other is None and not item.ellipsoids for item in items)
+    assert all(item.other is None for item in items)
