@@ -92,7 +92,7 @@ def load_model(name_or_dir: str | Path = DEFAULT) -> Model:
     return Model(folder.name, config, networks, hashes, card, folder)
 
 
-def read_training(folder: Path, parts: Collection[str] = PARTS) -> dict[str, Any]:
+def read_training(folder: Path, parts: Collection[str]) -> dict[str, Any]:
     """What a model folder's card says of the training of some parts, {} if it has no card. Raises: CheckpointError."""
     training = _read_card(folder / CARD).get("training") if (folder / CARD).is_file() else None
     if not isinstance(training, dict):

@@ -1,7 +1,7 @@
 """Threads that wait for one another give their core away soon.
 
-GNU's OpenMP, which computes in torch, lets them spin for milliseconds. Where other programs want the cores too, most of
-the time goes into that: a head took 39 s on two cores with two other programs, and 14 s since; alone 6 s, as before.
+GNU's OpenMP, by which torch computes on a CPU, lets them spin before they sleep, on cores that other programs want: a
+head took 39 s on two cores with two such programs, and 14 s since; alone 6 s, as before. More cores were not measured.
 Source: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 
 SPINS = "10000"
-"""Of 300,000. With 1,000 to 50,000 the times were alike."""
+"""Instead of 300,000. With 1,000 to 50,000 the times were alike."""
 
 OWN_CHOICE = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

@@ -1,7 +1,7 @@
 """Muon: a step along the average gradient with all its singular values made equal; AdamW for what is no kernel.
 
 A gradient has few large singular values and many small ones; made equal, the rare directions learn as fast as the
-common ones. torch's own Muon (since 2.9) takes matrices alone, and one by one.
+common ones. torch's own Muon takes matrices alone, one by one, and older versions that we support have none.
 
 Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; size of a step: Liu et al. 2025 (2502.16982).
 """
