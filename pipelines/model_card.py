@@ -9,9 +9,8 @@ For whoever ships new weights: the card that lies beside them is stale until thi
     python pipelines/model_card.py ../shared/data/val --results results fidelity balanced detail --out medld/weights/mri
 
 Sentences come from `model_card.md.jinja`; figures from results of `medld evaluate` (of this model's weights, or nothing
-is written), from `model.json`, the data card, the training log and `results/leave_one_out_longer.csv`. The pictures
-(`model_card_pictures.py`) are of the scans on which the model gains least, restored anew: half a minute each on two CPU
-cores.
+is written), from `model.json`, the data card, the training log and `LEFT_OUT`. The pictures (`model_card_pictures.py`)
+are of the scans on which the model gains least, restored anew: half a minute each on two CPU cores.
 """
 
 from __future__ import annotations
@@ -37,7 +36,8 @@ from medld.report.tables import interval, number
 
 FOLDER = Path(__file__).parent
 TEMPLATE, LOG = "model_card.md.jinja", FOLDER / "training_log.md"
-LEFT_OUT = FOLDER / "results" / "leave_one_out_longer.csv"
+LEFT_OUT = [FOLDER / "results" / f"leave_one_out_{name}.csv" for name in ("muon", "longer")]
+"""Of sources that more than one has, the first counts."""
 CARD = "README.md"
 SHOWN = ("cubic", "least-squares", "B", "medld")
 """Methods in the card's tables, of all in the results."""
@@ -122,8 +122,7 @@ def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequ
     environment.globals["table"] = table
     records, every_mode = faithful(records), list(mode_rows(records, data))
     runs = read_runs(LOG.read_text(encoding="utf-8"))
-    with LEFT_OUT.open(encoding="utf-8", newline="") as stream:
-        left_out = list(csv.DictReader(stream))
+    left_out = read_left_out(LEFT_OUT)
     return environment.get_template(TEMPLATE).render(
         model=model,
         parameters={part: count(model, part) for part in ("one_step", "autoencoder", "denoiser")},
@@ -145,6 +144,16 @@ def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequ
         pictured=pictured,
         licences=list(licences_of(pictures, data)),
     )
+
+
+def read_left_out(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """The lines of every network that was trained without some sources, the newest one of those without the same."""
+    lines: list[dict[str, str]] = []
+    for path in paths:
+        known = {line["left_out"] for line in lines}
+        with path.open(encoding="utf-8", newline="") as stream:
+            lines += [line for line in csv.DictReader(stream) if line["left_out"] not in known]
+    return lines
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
