@@ -37,7 +37,7 @@ from medld.report.tables import interval, number
 FOLDER = Path(__file__).parent
 TEMPLATE, LOG = "model_card.md.jinja", FOLDER / "training_log.md"
 LEFT_OUT = [FOLDER / "results" / f"leave_one_out_{name}.csv" for name in ("muon", "longer")]
-"""Of sources that more than one has, the first counts."""
+"""The newest first."""
 CARD = "README.md"
 SHOWN = ("cubic", "least-squares", "B", "medld")
 """Methods in the card's tables, of all in the results."""
@@ -147,7 +147,7 @@ def fill(model: Model, data: DataCard, records: Sequence[Record], pictures: Sequ
 
 
 def read_left_out(paths: Sequence[Path]) -> list[dict[str, str]]:
-    """The lines of every network that was trained without some sources, the newest one of those without the same."""
+    """The lines of networks trained without some sources; of several without the same ones, those in the first file."""
     lines: list[dict[str, str]] = []
     for path in paths:
         known = {line["left_out"] for line in lines}
