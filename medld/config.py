@@ -167,7 +167,8 @@ class TrainConfig(Schema):
     """Everything a training run needs.
 
     `batch` is that of all processes together, in `accumulate` parts one after another; neither changes the result.
-    `relative_loss` counts the image loss of a restoration in shares of B's error; a joint stage has that loss at all
+    Of a restoration's image loss, errors below `loss_width` (of the intensity range) count by their squares and those
+    above by their size, and `relative_loss` counts it in shares of B's error; a joint stage has that loss at all
     times of the flow, at t = 1 alone, or not at all (`image_loss_at`).
     `muon_rate` is the learning rate of hidden kernels where Muon moves them, 0 leaves them to AdamW with all the rest.
     `trackers` are told figures beside `log.jsonl`; None is TensorBoard where it is installed. Validation is on whole
@@ -199,6 +200,7 @@ class TrainConfig(Schema):
     latent_weight: float = Field(0.05, ge=0)
     image_loss_at: Literal["all", "one", "none"] = "all"
     end_share: float = Field(0.5, gt=0, le=1)
+    loss_width: float = Field(0.03, gt=0)
     relative_loss: bool = False
     train_encoder: bool = True
     train_decoder: bool = True

@@ -9,6 +9,8 @@ from medld.nn.autoencoder import unfold
 from medld.training.apply import Sample
 
 EPSILON = 0.03
+"""Width of the Charbonnier distance unless said: by a width of .3, nearly all errors count by their squares."""
+
 BEFORE, AFTER = 0.5, 1.0
 """A loss after the projection alone would leave free what the projection replaces, and it drifts."""
 
@@ -20,9 +22,12 @@ SSIM_WINDOW = 7
 """Voxels; with a deviation of 1.5 of them it reaches two deviations far."""
 
 
-def charbonnier(difference: Tensor) -> Tensor:
-    """sqrt(d^2 + eps^2) - eps, mean per batch item, (B,)."""
-    return ((difference.square() + EPSILON**2).sqrt() - EPSILON).flatten(1).mean(1)
+def charbonnier(difference: Tensor, width: float = EPSILON) -> Tensor:
+    """(sqrt(d^2 + width^2) - width) width / EPSILON, mean per batch item, (B,).
+
+    About d^2 / (2 EPSILON) below the width, whatever that is, and straight beyond it.
+    """
+    return ((difference.square() + width**2).sqrt() - width).flatten(1).mean(1) * (width / EPSILON)
 
 
 def add_profile(sample: Sample, profile: Tensor) -> Tensor:
@@ -38,13 +43,13 @@ def completed(sample: Sample, profile: Tensor) -> Tensor:
     return sample.operator.crop(projected)  # type: ignore[no-any-return]
 
 
-def image_loss(sample: Sample, profile: Tensor) -> Tensor:
+def image_loss(sample: Sample, profile: Tensor, width: float = EPSILON) -> Tensor:
     """Weighted distance to the truth before and after the (gated) projection, (B,)."""
     operator = sample.operator
     padded = add_profile(sample, profile)
     projected = operator.project(padded, sample.low_res, sample.noise, sample.damping)
-    before = charbonnier(operator.crop(padded) - sample.high_res)
-    after = charbonnier(operator.crop(projected) - sample.high_res)
+    before = charbonnier(operator.crop(padded) - sample.high_res, width)
+    after = charbonnier(operator.crop(projected) - sample.high_res, width)
     return BEFORE * before + AFTER * after
 
 
@@ -61,12 +66,12 @@ def dissimilarity(image: Tensor, truth: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def ease(sample: Sample) -> Tensor:
+def ease(sample: Sample, width: float = EPSILON) -> Tensor:
     """Weight per batch item, (B,), that makes a share of B's error count the same wherever it is won.
 
     B's error triples from 2x to 4x; unweighted, low ratios and smooth heads would hardly be learned.
     """
-    return TYPICAL_ERROR / (LEAST_ERROR + charbonnier(sample.known - sample.high_res))
+    return TYPICAL_ERROR / (LEAST_ERROR + charbonnier(sample.known - sample.high_res, width))
 
 
 @torch.no_grad()

@@ -52,9 +52,11 @@ class Stage(ABC):
         """Names of the modules that a model folder holds."""
         return tuple(name for name in self.modules if name != JUDGE)
 
-    def _weighed(self, sample: Sample, costs: Tensor) -> Tensor:
-        """Image losses (B,), as shares of B's error where the config says so."""
-        return costs * ease(sample) if self.config.relative_loss else costs
+    def _image_loss(self, sample: Sample, profile: Tensor) -> Tensor:
+        """Of each item, (B,), as a share of B's error where the config says so."""
+        width = self.config.loss_width
+        costs = image_loss(sample, profile, width)
+        return costs * ease(sample, width) if self.config.relative_loss else costs
 
     @abstractmethod
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
@@ -82,7 +84,7 @@ class OneStep(Stage):
     def loss(self, sample: Sample, generator: torch.Generator, *, figures: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Image loss of the posterior mean."""
         profile = self.profile(sample)
-        loss = self._weighed(sample, image_loss(sample, profile)).mean()
+        loss = self._image_loss(sample, profile).mean()
         return loss, {"gain": gain(sample, profile.detach())} if figures else {}
 
     def profile(self, sample: Sample) -> Tensor:
@@ -230,7 +232,7 @@ class Joint(Stage):
         loss = config.latent_weight * latent_error.mean()
         if len(seen.low_res):  # a portion of the batch may have no item at t = 1
             profile = self._decoded(seen, estimate)
-            loss = loss + self._weighed(seen, image_loss(seen, profile)).sum() / len(ratio)
+            loss = loss + self._image_loss(seen, profile).sum() / len(ratio)
         if config.train_decoder:
             loss = loss + reconstruction(sample, self._decoded(sample, latent)).mean()
         if not figures:

@@ -63,6 +63,14 @@ def test_charbonnier_is_quadratic_near_zero_and_linear_far_away() -> None:
     assert torch.equal(charbonnier(-large), charbonnier(large))
 
 
+@pytest.mark.parametrize("width", [0.1, 0.3, 3.0])
+def test_a_wider_charbonnier_is_the_same_near_zero_and_counts_by_squares_further(width: float) -> None:
+    small, inside, far = (torch.full((1, 4), size).double() for size in (1e-3, width / 10, 1000 * width))
+    assert float(charbonnier(small, width)) == pytest.approx(float(charbonnier(small)), rel=0.01)
+    assert float(charbonnier(inside, width)) == pytest.approx((width / 10) ** 2 / (2 * EPSILON), rel=0.01)
+    assert float(charbonnier(2 * far, width)) == pytest.approx(2 * float(charbonnier(far, width)), rel=0.01)
+
+
 def test_the_loss_is_per_item() -> None:
     rows = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     assert charbonnier(rows).tolist() == pytest.approx([0, (1 + EPSILON**2) ** 0.5 - EPSILON])

@@ -370,6 +370,14 @@ def test_a_relative_loss_weighs_every_crop_by_its_ease(train_config: Config, sam
     assert torch.allclose(loss_of(relative, sample), (costs * ease(sample)).mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_width_of_the_loss_is_the_configs(relative: bool, train_config: Config, sample: Sample) -> None:
+    stage = stage_of(train_config("one-step", relative_loss=relative, loss_width=0.3))
+    costs = image_loss(sample, torch.zeros(2, 8, *sample.low_res.shape[2:]), 0.3)
+    weights = ease(sample, 0.3) if relative else torch.ones(2)
+    assert torch.allclose(loss_of(stage, sample), (costs * weights).mean(), rtol=1e-5)
+
+
 def test_a_joint_stage_weighs_crops_so_too_but_not_what_keeps_the_decoder_one(
     train_config: Config, sample: Sample
 ) -> None:
