@@ -27,6 +27,7 @@ from medld.cards import card_path
 from medld.checkpoint import load_model, save_model
 from medld.config import ModelConfig, NetworkConfig, TrainConfig, read_config
 from medld.evaluation import evaluate
+from medld.metrics import psnr
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
 NETWORK = "{channels: [4, 4, 4], blocks: [1, 1, 1], embedding: 8}"
@@ -275,6 +276,24 @@ def test_adaptation_is_measured_scan_by_scan(tmp_path: Path, start: Start, capsy
     assert "| defaults | 4 | 2 |" in capsys.readouterr().out
     start("adapt_study", *arguments, "--variants", *variants)
     assert (tmp_path / "out" / "adapt_study.csv").read_text() == text
+
+
+def test_of_an_answer_that_lacks_nothing_but_noise_all_of_the_error_is_noise(
+    tmp_path: Path, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = np.zeros((64, 64, 64))
+    truth[4:-4, 4:-4, 4:-4] = 100 + np.random.default_rng(0).normal(0, 2, (56, 56, 56))
+    nib.save(nib.Nifti1Image(truth.astype(np.float32), np.eye(4)), tmp_path / "sub-a_T1w.nii.gz")
+    thick = truth.reshape(64, 64, 16, 4).mean(3).repeat(4, axis=2)
+    coarse = truth.reshape(32, 2, 32, 2, 32, 2).mean((1, 3, 5)).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    left_out = tmp_path / "left_out.csv"
+    left_out.write_text(f"volume,ratio,baseline,gain\nsub-a_T1w,4,{psnr(truth, thick) - 1},1\n")
+    names, row = "protocol,file,ratio,method,psnr", f"isotropic-2x,sub-a_T1w.nii.gz,2,B,{psnr(truth, coarse)}"
+    (tmp_path / "subjects.csv").write_text(f"{names}\n{row}\n")
+    start("noise_floor", tmp_path, left_out)
+    start("noise_floor", tmp_path, tmp_path, "--method", "B")
+    parts = re.findall(r"\| ([\d.]+) \|$", capsys.readouterr().out, re.MULTILINE)
+    assert [float(part) for part in parts] == pytest.approx([1, 1], rel=0.1)
 
 
 def test_gates_of_a_model(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
