@@ -36,7 +36,7 @@ from medld.report.tables import interval, number
 
 FOLDER = Path(__file__).parent
 TEMPLATE, LOG = "model_card.md.jinja", FOLDER / "training_log.md"
-LEFT_OUT = [FOLDER / "results" / f"leave_one_out_{name}.csv" for name in ("muon", "longer")]
+LEFT_OUT = [FOLDER / "results" / f"leave_one_out_{name}.csv" for name in ("near", "longer")]
 """The newest first."""
 CARD = "README.md"
 SHOWN = ("cubic", "least-squares", "B", "medld")
