@@ -223,7 +223,7 @@ def test_model_card_holds_what_was_measured_of_these_weights(tmp_path: Path, sta
     assert ("fidelity", figures[0]) in rows
     assert ("detail", figures[0]) in rows
     # The older network without the same sources does not count.
-    with (FOLDER / "results" / "leave_one_out_muon.csv").open(newline="") as stream:
+    with (FOLDER / "results" / "leave_one_out_near.csv").open(newline="") as stream:
         gains = [line["gain"] for line in csv.DictReader(stream) if line["volume"] == "sub-remind022_T2w"]
     assert f"| remind | T2w | 1 | {' | '.join(f'{float(gain):+.2f}' for gain in gains)} |" in text
     pictures = re.findall(r"\]\((failures/[^)]+\.png)\)", text)
