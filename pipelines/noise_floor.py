@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Reached:
         """A line of the table; `noise` as a part of the truth's range."""
         left = noise**2 * (1 - self.kept)
         part = left / 10 ** (-self.psnr / 10)
-        limit = self.psnr - 10 * torch.tensor(part).log10().item()
+        limit = -10 * math.log10(left) if left > 0 else math.inf
         return f"| {self.protocol} | {self.scan} | {100 * noise:.2f} | {self.psnr:.2f} | {limit:.2f} | {part:.3f} |"
 
 
